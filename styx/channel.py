@@ -1,0 +1,172 @@
+"""The connection to one of the servers: finds its gRPC port, dials it, and moves to the next one when told to.
+
+Knows addresses and gRPC channels, nothing of tasks. What it may not do: retry a call (`retry.py` does) or name a method
+of the service (`client.py` does). All of it belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from styx.discovery import Endpoint, discover
+from styx.errors import Final, ServerUnreachable
+from styx.locate import Address, Target
+from styx.v1.styx_service_pb2_grpc import StyxServiceStub
+
+_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# A peer that is gone without a word is noticed within 40 s. The service configuration is never asked from DNS.
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+class Line:
+    """One channel, and how many calls are on it; it is closed only when the last of them is over."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.stub: Any = StyxServiceStub(channel)  # type: ignore[no-untyped-call]
+        self._channel = channel
+        self._users = 0
+        self._retired = False
+
+    @contextlib.asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        """Holds the channel open for the length of a call: closing it would cancel other people's calls."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._retired and not self._users:
+                await self.close()
+
+    async def retire(self) -> None:
+        """Closes the channel now, or after the calls that are still on it."""
+        self._retired = True
+        if not self._users:
+            await self.close()
+
+    async def close(self) -> None:
+        """Closes the channel; calls on it are cancelled."""
+        await self._channel.close(None)
+
+
+class Connection:
+    """One line at a time to one of the target's servers; dialled at the first use."""
+
+    def __init__(self, target: Target, *, connect_timeout_seconds: float) -> None:
+        self._target = target
+        self._timeout = connect_timeout_seconds
+        self._next = 0
+        self._line: Line | None = None
+        self._dialling = asyncio.Lock()
+        self._closed = False
+        self.has_answered = False
+
+    @property
+    def url(self) -> str:
+        """The server in use, or the one that will be tried next; for messages."""
+        return self._target.addresses[self._next].url
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return (("authorization", f"Bearer {self._target.token}"),) if self._target.token else ()
+
+    async def line(self) -> Line:
+        """A line to a server that answers; tries each address once, beginning with the last good one.
+
+        Raises:
+            ServerUnreachable: none of them answers; tells what the last one said.
+            InvalidAddress: one of them cannot be read.
+        """
+        async with self._dialling:
+            if self._closed:
+                raise Final("this client is closed", reason="CLIENT_CLOSED", remedy="make a new one")
+            if self._line is None:
+                self._line = await self._dial_any()
+                self.has_answered = True
+            return self._line
+
+    async def leave(self, line: Line) -> None:
+        """Stops using `line`: the next call dials again, beginning with the next address."""
+        if self._line is line:
+            self._line = None
+            self._next = (self._next + 1) % len(self._target.addresses)
+            await line.retire()
+
+    async def close(self) -> None:
+        """Closes the line; calls that are under way on it are cancelled."""
+        self._closed = True
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close()
+
+    async def _dial_any(self) -> Line:
+        addresses = self._target.addresses
+        for _ in addresses[1:]:
+            try:
+                return await self._dial(addresses[self._next])
+            except ServerUnreachable:
+                self._next = (self._next + 1) % len(addresses)
+        return await self._dial(addresses[self._next])
+
+    async def _dial(self, address: Address) -> Line:
+        endpoint = await self._endpoint(address)
+        channel = _open(endpoint)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await _until_ready(channel, address.url, endpoint)
+        except BaseException as error:
+            await channel.close(None)
+            if isinstance(error, TimeoutError):
+                why = f"no connection to {endpoint.grpc_address} within {self._timeout:g} s"
+                raise ServerUnreachable(address.url, why) from None
+            raise
+        return Line(channel)
+
+    async def _endpoint(self, address: Address) -> Endpoint:
+        if address.grpc_address:
+            return Endpoint(grpc_address=address.grpc_address, tls=address.url.startswith("https"))
+        try:
+            async with asyncio.timeout(self._timeout + 1.0):
+                return await asyncio.to_thread(discover, address.url, timeout_seconds=self._timeout)
+        except TimeoutError:
+            raise ServerUnreachable(address.url, f"no answer within {self._timeout:g} s") from None
+
+
+def _open(endpoint: Endpoint) -> grpc.aio.Channel:
+    # A loopback address behind somebody's HTTP proxy variable would be dialled through that proxy.
+    options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if _is_local(endpoint.grpc_address) else _OPTIONS
+    if endpoint.tls:
+        return grpc.aio.secure_channel(endpoint.grpc_address, grpc.ssl_channel_credentials(), options=options)
+    return grpc.aio.insecure_channel(endpoint.grpc_address, options=options)
+
+
+def _is_local(address: str) -> bool:
+    return address.startswith(("127.", "localhost:", "[::1]:"))
+
+
+async def _until_ready(channel: grpc.aio.Channel, url: str, endpoint: Endpoint) -> None:
+    """Waits for the connection. Gives up at the first refusal: gRPC itself would go on trying."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            raise ServerUnreachable(url, f"nothing accepts connections at {endpoint.grpc_address}")
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)

@@ -1,0 +1,1 @@
+"""Generated wire code; made from `protos/` by the build, never edited, never committed."""

@@ -1,0 +1,45 @@
+"""The command `styx-agent`. Reads settings, sets up the log, turns what ends the agent into an exit code.
+
+Next: `app.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from styx_agent import config, log_format
+from styx_agent.errors import AgentError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Exit codes: 0 told to end; 1 cannot run here; 2 wrong settings or a refused join token."""
+    try:
+        settings = config.load(sys.argv[1:], os.environ)
+        log_format.set_up(settings.log_format, settings.log_level)
+        if settings.die_with_parent:
+            _die_with_parent()
+        from styx_agent import app
+
+        app.run(settings)
+    except AgentError as error:
+        print(f"styx-agent: {error}", file=sys.stderr)  # noqa: T201 - the user's answer, not a log line
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _die_with_parent() -> None:
+    """SIGTERM when the parent ends; at once if it has ended already."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Builds the link and runs it: the one place that knows every part.
+
+Order matters here: the supervisor is started before gRPC is imported, and at the end it is the last to be told. Next:
+`link.py`, and `supervisor/main.py` for the other process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from styx_agent import clock, facts
+from styx_agent.config import Settings
+from styx_agent.errors import AgentError, AlreadyRunning
+from styx_agent.journal import Journal
+from styx_agent.ledger import Ledger
+from styx_agent.supervisor_client import SupervisorClient
+
+if TYPE_CHECKING:
+    from styx_agent.link import Link
+
+log = structlog.get_logger(__name__)
+
+_LOCK_NAME = "link.lock"
+_STOP_GRACE_MICROS = 10_000_000
+_STOP_SECONDS = 12.0
+_DELIVERY_SECONDS = 5.0
+_SHUTDOWN_SECONDS = 15.0
+_LOOK_EVERY_SECONDS = 0.02
+
+
+class App:
+    """One agent process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._supervisor = SupervisorClient(settings.data_dir, lambda message: self._ledger.on_supervisor(message))
+        self._ledger = Ledger(self._supervisor.say)
+        self._supervisor.prepare()
+        self._journal = Journal(settings.data_dir)
+
+    async def run(self) -> None:
+        """Runs until a signal, or until going on makes no sense.
+
+        Raises:
+            AgentError: going on makes no sense.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        from styx_agent.link import Link  # imports gRPC
+
+        link = Link(
+            self._settings,
+            facts.look(self._settings),
+            journal=self._journal,
+            ledger=self._ledger,
+            supervisor=self._supervisor,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self._supervisor.keep())
+                talking = group.create_task(link.run())
+                await self._stop.wait()
+                await self._leave(link)
+                talking.cancel()
+                keeper.cancel()
+        except BaseExceptionGroup as causes:
+            raise _agent_error(causes) from None
+        finally:
+            self._supervisor.leave()
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def _leave(self, link: Link) -> None:
+        log.info("stopping", on_exit=self._settings.on_exit, attempts=len(self._ledger))
+        if self._settings.on_exit == "stop":
+            await self._stop_tasks(link)
+        await link.leave("the agent was told to stop")
+        if self._supervisor.ready.is_set() and (self._settings.on_exit == "stop" or not len(self._ledger)):
+            await self._supervisor.shut_down(
+                stop_tasks=self._settings.on_exit == "stop", seconds=_SHUTDOWN_SECONDS
+            )
+
+    async def _stop_tasks(self, link: Link) -> None:
+        link.drain()
+        self._supervisor.say({"op": "stop_all", "cause": "PREEMPT", "grace_micros": _STOP_GRACE_MICROS})
+        until = clock.boottime_micros() + round(_STOP_SECONDS * 1e6)
+        while self._ledger.live_fences() and clock.boottime_micros() < until:
+            if await clock.wait_for_event(self._hurry, _LOOK_EVERY_SECONDS):
+                self._supervisor.say({"op": "stop_all", "cause": "PREEMPT", "grace_micros": 0})
+                self._hurry.clear()
+        until = clock.boottime_micros() + round(_DELIVERY_SECONDS * 1e6)
+        while link.is_connected and self._ledger.owes and clock.boottime_micros() < until:
+            if await clock.wait_for_event(self._hurry, _LOOK_EVERY_SECONDS):
+                return
+
+
+def run(settings: Settings) -> None:
+    """The process.
+
+    Raises:
+        AgentError: it cannot run, or cannot go on.
+    """
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _lock(settings.data_dir):
+        asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    await App(settings).run()
+
+
+@contextlib.contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    fd = os.open(data_dir / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AlreadyRunning(
+            f"another agent uses the data directory {data_dir}; stop it, or give this one its own with --data-dir"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _agent_error(causes: BaseExceptionGroup[BaseException]) -> BaseException:
+    matching = causes.subgroup(AgentError)
+    if matching is None:
+        return causes
+    error: BaseException = matching
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,70 @@
+"""Reading from and writing to a stream of gRPC without its traps.
+
+A read or a write that is cancelled kills the stream, and a stream that has died says so in many ways; here there is one:
+`SessionOver`. Next: `session.py` and `logs.py`, which have one reader and one writer each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+_STALL_SECONDS = 15.0
+
+
+class SessionOver(Exception):
+    """This stream is of no use any more; a new one has to be opened.
+
+    Attributes:
+        code: what gRPC says about it; None: it was our own decision.
+    """
+
+    def __init__(self, reason: str, code: grpc.StatusCode | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+async def read_or_raise(call: Any) -> Any:
+    """The next message.
+
+    Raises:
+        SessionOver: there is none.
+    """
+    try:
+        message = await call.read()
+    except grpc.aio.AioRpcError as error:
+        raise SessionOver(error.details() or error.code().name, error.code()) from None
+    except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
+        raise SessionOver(str(error)) from None
+    if message is grpc.aio.EOF:
+        code = await call.code()
+        raise SessionOver(await call.details() or f"closed by the server ({code.name})", code)
+    return message
+
+
+async def write_or_raise(call: Any, message: Any) -> None:
+    """Sends a message. One that the other side does not take for a while ends the stream.
+
+    Raises:
+        SessionOver: it could not be sent.
+    """
+    try:
+        async with asyncio.timeout(_STALL_SECONDS):
+            await call.write(message)
+    except TimeoutError:
+        raise SessionOver("the server does not read") from None
+    except grpc.aio.AioRpcError as error:
+        raise SessionOver(error.details() or error.code().name, error.code()) from None
+    except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
+        code = await call.code() if call.done() else None
+        raise SessionOver(str(error), code) from None
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The most telling one of what went wrong at once in a task group: a stream that died is the least."""
+    leaves = [
+        first_cause(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions
+    ]
+    return min(leaves, key=lambda error: isinstance(error, SessionOver))

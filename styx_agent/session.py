@@ -1,0 +1,295 @@
+"""One session with a server, from Hello to its end. Never repaired, only replaced.
+
+One reader, one writer, one log pusher; whichever fails ends all three. What is held and owed is in `ledger.py`; this
+file keeps the order of the conversation and the lease. Next: `link.py`, which opens one session after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from styx.agent.v1 import agent_service_pb2 as wire
+from styx_agent import clock, codec, ids
+from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
+from styx_agent.errors import WrongDeployment
+from styx_agent.journal import Journal
+from styx_agent.ledger import Held, Ledger
+from styx_agent.logs import LogPusher
+from styx_agent.supervisor.wire import Message
+
+log = structlog.get_logger(__name__)
+
+_WELCOME_SECONDS = 30.0
+_SILENCE_MICROS = 300_000_000
+_LINGER_SECONDS = 0.002
+_REPORTS_IN_FLIGHT = 4
+_ATTEMPTS_PER_REPORT = 1000
+
+
+class ReconnectAsked(Exception):
+    """The server wants the agent to open a new session.
+
+    Attributes:
+        within_seconds: upper end of the wait before that.
+    """
+
+    def __init__(self, within_seconds: float) -> None:
+        super().__init__(f"asked to reconnect within {within_seconds:g} s")
+        self.within_seconds = within_seconds
+
+
+class Session:
+    """One conversation.
+
+    Args:
+        stub: the server.
+        metadata: proof of who we are, for every call.
+        say: tells the supervisor.
+    """
+
+    def __init__(
+        self,
+        stub: Any,
+        metadata: tuple[tuple[str, str], ...],
+        *,
+        ledger: Ledger,
+        journal: Journal,
+        data_dir: Path,
+        orders: codec.OrderWriter,
+        say: Callable[[Message], None],
+    ) -> None:
+        self._stub = stub
+        self._metadata = metadata
+        self._ledger = ledger
+        self._journal = journal
+        self._data_dir = data_dir
+        self._orders = orders
+        self._say = say
+        self._wake = asyncio.Event()
+        self._welcomed = asyncio.Event()
+        self._supervisor_id = ledger.supervisor_id
+        self._logs: LogPusher | None = None
+        self._beat_seconds = 10.0
+        self._window_micros = 0
+        self._acked_at = 0
+        self._heard_at = 0
+        self._beats: dict[int, int] = {}
+        self._beat_seq = 0
+        self._report_seq = 0
+        self._reports: dict[int, list[tuple[int, bool, bool]]] = {}
+        self._farewell: str | None = None
+        self.draining = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server has said Welcome."""
+        return self._welcomed.is_set()
+
+    async def run(self, hello: wire.Hello) -> None:
+        """Holds the session until it ends; returns only after `leave`.
+
+        Raises:
+            SessionOver: the stream has died.
+            ReconnectAsked: the server wants a new session.
+            WrongDeployment: this is somebody else's server.
+        """
+        call = self._stub.Session(metadata=self._metadata)
+        self._ledger.on_news = self._wake.set
+        try:
+            self._acked_at = clock.boottime_micros()  # the lease counts from before Hello is sent
+            await write_or_raise(call, wire.AgentMessage(hello=hello))
+            async with asyncio.TaskGroup() as group:
+                reader = group.create_task(self._read(call))
+                if not await clock.wait_for_event(self._welcomed, _WELCOME_SECONDS):
+                    raise SessionOver("no Welcome came")
+                pusher = group.create_task(self._push_logs())
+                await self._write(call)
+                await self._say_goodbye(call)
+                reader.cancel()
+                pusher.cancel()
+        except BaseExceptionGroup as causes:
+            raise first_cause(causes) from None
+        finally:
+            self._ledger.on_news = lambda: None
+            self._ledger.on_growth = lambda _stream: None
+            call.cancel()
+
+    def leave(self, reason: str) -> None:
+        """Ends the session politely."""
+        self._farewell = reason
+        self._wake.set()
+
+    def drain(self) -> None:
+        """Tells the server, with the next beat, that no new work is wanted."""
+        self.draining = True
+        self._wake.set()
+
+    async def _push_logs(self) -> None:
+        assert self._logs is not None
+        self._ledger.on_growth = self._logs.on_growth
+        await self._logs.run()
+
+    # What the server says.
+
+    async def _read(self, call: Any) -> None:
+        while True:
+            message = await read_or_raise(call)
+            self._heard_at = clock.boottime_micros()
+            kind = message.WhichOneof("message")
+            if kind == "welcome":
+                self._on_welcome(message.welcome)
+            elif self.is_open:
+                self._on_message(kind, message)
+
+    def _on_message(self, kind: str | None, message: wire.ServerMessage) -> None:
+        match kind:
+            case "assign":
+                self._on_assign(message.assign)
+            case "stop":
+                for stop in message.stop.attempts:
+                    self._ledger.stop(stop.fence, *codec.stop_terms(stop))
+            case "heartbeat_ack":
+                self._on_heartbeat_ack(message.heartbeat_ack)
+            case "report_ack":
+                self._on_report_ack(message.report_ack)
+            case "log_interest" if self._logs is not None:
+                self._logs.on_interest(frozenset(message.log_interest.fences))
+            case "reconnect":
+                raise ReconnectAsked(codec.micros(message.reconnect.within) / 1e6)
+
+    def _on_welcome(self, welcome: wire.Welcome) -> None:
+        if self.is_open:
+            return
+        joined = self._journal.identity.deployment_id
+        if welcome.deployment_id != joined:
+            raise WrongDeployment(
+                f"this server belongs to deployment {welcome.deployment_id}, the agent joined {joined}; "
+                "use another --data-dir to join here"
+            )
+        self._journal.session_opened(welcome.epoch)
+        self._beat_seconds = max(0.05, codec.micros(welcome.heartbeat_interval) / 1e6)
+        self._window_micros = codec.micros(welcome.start_window)
+        self._extend(self._acked_at)
+        self._ledger.new_session()
+        for verdict in welcome.verdicts:
+            self._obey(verdict)
+        self._logs = LogPusher(
+            self._ledger,
+            self._data_dir,
+            lambda: self._stub.PushLogs(metadata=self._metadata),
+            epoch=welcome.epoch,
+            compress=wire.FEATURE_LOG_ZSTD in welcome.features,
+        )
+        log.info("session_opened", epoch=welcome.epoch, replica_id=welcome.replica_id)
+        self._welcomed.set()
+        self._wake.set()
+
+    def _obey(self, verdict: wire.Verdict) -> None:
+        fence = verdict.fence
+        if verdict.action == wire.Verdict.FORGET:
+            self._ledger.condemn(fence)
+            return
+        for position in verdict.logs:
+            if name := codec.STREAM_NAMES.get(position.stream):
+                self._ledger.stored(fence, name, position.offset)
+        if verdict.start_acked:
+            self._ledger.start_recorded([fence])
+        if verdict.end_acked:
+            self._ledger.end_stored(fence)
+        if verdict.action == wire.Verdict.STOP:
+            self._ledger.stop(fence, *codec.stop_terms(verdict.stop))
+
+    def _on_assign(self, assign: wire.Assign) -> None:
+        may_start = clock.boottime_micros() < self._acked_at + self._window_micros
+        for assignment in assign.assignments:
+            try:
+                order = self._orders.order(assignment)
+            except DecodeError:
+                log.exception("assignment_unreadable", fence=assignment.fence)
+                continue
+            self._ledger.assign(order, may_start=may_start)
+
+    def _on_heartbeat_ack(self, ack: wire.HeartbeatAck) -> None:
+        sent_at = self._beats.get(ack.seq)
+        if sent_at is not None:
+            self._beats = {seq: at for seq, at in self._beats.items() if seq > ack.seq}
+            self._extend(sent_at)
+        for stop in ack.stops:
+            self._ledger.stop(stop.fence, *codec.stop_terms(stop))
+        self._condemn(ack.unknown_fences)
+
+    def _on_report_ack(self, ack: wire.ReportAck) -> None:
+        self._condemn(ack.refused_fences)
+        for seq in [seq for seq in self._reports if seq <= ack.seq]:
+            told = self._reports.pop(seq)
+            self._ledger.start_recorded(fence for fence, started, _ in told if started)
+            for fence, _, ended in told:
+                if ended:
+                    self._ledger.end_stored(fence)
+        self._wake.set()
+
+    def _condemn(self, fences: Any) -> None:
+        for fence in fences:
+            log.warning("attempt_disowned", fence=fence)
+            self._ledger.condemn(fence)
+
+    def _extend(self, sent_at: int) -> None:
+        self._acked_at = max(self._acked_at, sent_at)
+        self._say({"op": "extend", "sent_micros": self._acked_at, "window_micros": self._window_micros})
+
+    # What we say.
+
+    async def _write(self, call: Any) -> None:
+        next_beat = clock.boottime_micros() + round(ids.within(self._beat_seconds) * 1e6)
+        drained = self.draining
+        while self._farewell is None:
+            now = clock.boottime_micros()
+            self._check(now)
+            if now >= next_beat or drained != self.draining:
+                drained = self.draining
+                await self._beat(call)
+                next_beat = now + round(ids.around(self._beat_seconds) * 1e6)
+            if self._ledger.has_news and len(self._reports) < _REPORTS_IN_FLIGHT:
+                await clock.sleep(_LINGER_SECONDS)  # what starts and ends now becomes one report
+                await self._report(call)
+                continue
+            self._wake.clear()
+            await clock.wait_for_event(self._wake, max(0.0, next_beat - clock.boottime_micros()) / 1e6)
+
+    def _check(self, now: int) -> None:
+        if self._ledger.supervisor_id != self._supervisor_id:
+            raise SessionOver("the supervisor was replaced")
+        if now - self._heard_at > max(_SILENCE_MICROS, round(6e6 * self._beat_seconds)):
+            raise SessionOver("the server has been silent for too long")
+
+    async def _beat(self, call: Any) -> None:
+        self._beat_seq += 1
+        beat = wire.Heartbeat(seq=self._beat_seq, live_fences=self._ledger.live_fences(), draining=self.draining)
+        self._beats[self._beat_seq] = clock.boottime_micros()
+        await write_or_raise(call, wire.AgentMessage(heartbeat=beat))
+
+    async def _report(self, call: Any) -> None:
+        news = self._ledger.take_news(_ATTEMPTS_PER_REPORT)
+        if not news:
+            return
+        now = clock.boottime_micros()
+        self._report_seq += 1
+        report = wire.Report(seq=self._report_seq, attempts=[codec.report(held, now) for held in news])
+        self._reports[self._report_seq] = [(held.fence, _says_started(held), held.ended) for held in news]
+        await write_or_raise(call, wire.AgentMessage(report=report))
+
+    async def _say_goodbye(self, call: Any) -> None:
+        with contextlib.suppress(SessionOver):
+            await write_or_raise(call, wire.AgentMessage(goodbye=wire.Goodbye(reason=self._farewell or "")))
+            await call.done_writing()
+
+
+def _says_started(held: Held) -> bool:
+    return held.started_micros is not None or held.state in ("PREPARING", "RUNNING", "STOPPING")

@@ -1,0 +1,164 @@
+"""What the supervisor must not forget: one append-only file of JSON lines, made durable once a round.
+
+`start` is durable before a process exists, `end` before anybody hears of it, `forget` when it gets there. Many of each
+share one fdatasync. A torn last line is the mark of a crash and is dropped. Decides nothing. Next: `recovery.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any
+
+from styx_agent.supervisor import clock
+
+Record = dict[str, Any]
+
+FILE_NAME = "attempts.journal"
+_COMPACT_AFTER_LINES = 4000
+
+
+class Journal:
+    """Starts and ends by fence, on disk and in memory."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._path = os.path.join(directory, FILE_NAME)
+        self._lines: list[bytes] = []
+        self._unsynced = False
+        self._written = 0
+        self.starts: dict[int, Record] = {}
+        self.ends: dict[int, Record] = {}
+        self.boot_id = ""
+        self._read()
+        self._compact()
+
+    def boot(self, boot_id: str, supervisor_id: str) -> None:
+        """A new supervisor begins."""
+        self.boot_id = boot_id
+        self._append({"k": "boot", "boot_id": boot_id, "supervisor_id": supervisor_id})
+
+    def start(self, fence: int, order: Record) -> None:
+        """This is about to be started."""
+        record = {"k": "start", "fence": fence, "order": order}
+        self.starts[fence] = record
+        self._append(record)
+
+    def end(self, fence: int, record: Record) -> None:
+        """This is over."""
+        record = {"k": "end", "fence": fence, **record}
+        self.ends[fence] = record
+        self._append(record)
+
+    def forget(self, fence: int) -> None:
+        """Nobody needs this any more."""
+        if self.starts.pop(fence, None) is None:
+            return
+        self.ends.pop(fence, None)
+        # Losing this line in a crash only means that it is forgotten twice.
+        self._append({"k": "forget", "fence": fence}, durable=False)
+
+    def commit(self) -> None:
+        """Makes everything durable that was said since the last time."""
+        if not self._lines:
+            return
+        data, self._lines = b"".join(self._lines), []
+        _write_all(self._file, data)
+        if self._unsynced:
+            os.fdatasync(self._file)
+            self._unsynced = False
+        if self._written > _COMPACT_AFTER_LINES and self._written > 4 * len(self.starts):
+            os.close(self._file)
+            self._compact()
+
+    def close(self) -> None:
+        """Commits and closes."""
+        self.commit()
+        os.close(self._file)
+
+    def _append(self, record: Record, *, durable: bool = True) -> None:
+        self._lines.append(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
+        self._unsynced |= durable
+        self._written += 1
+
+    def _read(self) -> None:
+        try:
+            with open(self._path, "rb") as file:
+                lines = file.read().split(b"\n")
+        except FileNotFoundError:
+            return
+        for line in lines[:-1]:
+            try:
+                self._replay(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def _replay(self, record: Record) -> None:
+        match record["k"]:
+            case "boot":
+                self.boot_id = record["boot_id"]
+            case "start":
+                self.starts[record["fence"]] = record
+            case "end" if record["fence"] in self.starts:
+                self.ends[record["fence"]] = record
+            case "forget":
+                self.starts.pop(record["fence"], None)
+                self.ends.pop(record["fence"], None)
+
+    def _compact(self) -> None:
+        records: list[Record] = [{"k": "boot", "boot_id": self.boot_id}]
+        records += [*self.starts.values(), *self.ends.values()]
+        temporary = self._path + ".new"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _write_all(fd, b"".join(json.dumps(r, separators=(",", ":")).encode("ascii") + b"\n" for r in records))
+        os.fsync(fd)
+        os.replace(temporary, self._path)
+        sync_directory(self._directory)
+        self._file = fd
+        self._written = len(records)
+
+
+class LeaseFile:
+    """The last acked beat, so that a restart of the supervisor neither resets nor stretches what hangs on it.
+
+    Not synced: after a restart of the machine it means nothing, and until then the page cache holds it.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._path = os.path.join(directory, "lease.json")
+
+    def save(self, sent_micros: int, window_micros: int) -> None:
+        """Replaces what was kept."""
+        temporary = self._path + ".new"
+        record = {"boot_id": clock.boot_id(), "sent_micros": sent_micros, "window_micros": window_micros}
+        with contextlib.suppress(OSError):
+            with open(temporary, "w", encoding="ascii") as file:
+                json.dump(record, file)
+            os.replace(temporary, self._path)
+
+    def load(self) -> tuple[int, int] | None:
+        """Send time and window, if they are of this start of the machine."""
+        try:
+            with open(self._path, encoding="ascii") as file:
+                record = json.load(file)
+            if record["boot_id"] != clock.boot_id():
+                return None
+            return int(record["sent_micros"]), int(record["window_micros"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def sync_directory(path: str) -> None:
+    """Makes the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,246 @@
+"""Holds every attempt of this agent: takes the link's orders, reaps, records, and tells the link.
+
+The one place that knows journal, attempts and link at once. Each round of the reactor ends in `after_round`: what has to
+be durable is made durable in one go, then the processes that wait for it are started and the news is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from styx_agent.supervisor import clock, rules
+from styx_agent.supervisor.attempt import Attempt, Surroundings
+from styx_agent.supervisor.guardian import Guardian
+from styx_agent.supervisor.journal import Journal, LeaseFile
+from styx_agent.supervisor.reactor import Reactor
+from styx_agent.supervisor.trash import Trash
+from styx_agent.supervisor.wall import live_orphans
+from styx_agent.supervisor.wire import Message
+
+_STARTS_PER_ROUND = 8
+_REMEMBERED_FENCES = 20_000
+
+
+class Warden:
+    """Every attempt that is running or remembered.
+
+    Args:
+        send: gives messages to the link, if there is one.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        journal: Journal,
+        trash: Trash,
+        guardian: Guardian,
+        send: Callable[[list[Message]], None],
+    ) -> None:
+        self._directory = directory
+        self.guardian = guardian
+        self._journal = journal
+        self._trash = trash
+        self._send = send
+        self._lease_file = LeaseFile(directory)
+        kept = self._lease_file.load()
+        self._lease = kept and rules.Lease(sent_micros=kept[0], window_micros=kept[1])
+        self._live: dict[int, Attempt] = {}
+        self._ended: dict[int, Message] = {}
+        self._spent: dict[int, None] = {}
+        self._condemned: set[int] = set()
+        self._pids: dict[int, Attempt] = {}
+        self._to_start: list[Attempt] = []
+        self._changed: dict[int, Message] = {}
+        self._grown: dict[tuple[int, str], int] = {}
+        self._orphans: list[int] | None = None
+        self.around: Surroundings | None = None
+
+    # What `main.py` and `recovery.py` tell it.
+
+    def adopt_ended(self, message: Message) -> None:
+        """An exit record of an earlier time."""
+        self._ended[message["fence"]] = message
+
+    @property
+    def lease(self) -> rules.Lease | None:
+        """The last acked beat."""
+        return self._lease
+
+    @property
+    def live_count(self) -> int:
+        """Attempts that have not ended."""
+        return len(self._live)
+
+    def attempts(self) -> list[Message]:
+        """Everything that is held, with its streams."""
+        live = [{**a.to_message(), "streams": [s.position() for s in a.spools.values()]} for a in self._live.values()]
+        return live + list(self._ended.values())
+
+
+    # Orders of the link, by name. All may come twice.
+
+    def order(self, message: Message) -> None:
+        """Does what the link says; an order that this version does not know is ignored."""
+        match message["op"]:
+            case "start":
+                self._start(rules.StartOrder.from_message(message))
+            case "stop" if attempt := self._live.get(message["fence"]):
+                attempt.stop(message["cause"], message.get("grace_micros"))
+            case "extend":
+                self._extend(message["sent_micros"], message["window_micros"])
+            case "recorded":
+                for fence in message["fences"]:
+                    if attempt := self._live.get(fence):
+                        attempt.recorded = True
+                    elif ended := self._ended.get(fence):
+                        ended["recorded"] = True
+            case "free":
+                self._free(message["fence"], message["stream"], message["below"])
+            case "forget":
+                self._forget(message["fence"])
+            case "stop_all":
+                for attempt in list(self._live.values()):
+                    attempt.stop(message["cause"], min(attempt.order.grace_micros, message["grace_micros"]))
+
+    def _start(self, order: rules.StartOrder) -> None:
+        fence = order.fence
+        if fence in self._live or fence in self._ended or fence in self._spent:
+            return
+        assert self.around is not None
+        attempt = Attempt(order, f"{self._directory}/attempts/{fence}", self.around)
+        self._live[fence] = attempt
+        self._journal.start(fence, order.to_message())
+        self._to_start.append(attempt)
+
+    def _extend(self, sent_micros: int, window_micros: int) -> None:
+        if self._lease is None or sent_micros > self._lease.sent_micros or window_micros != self._lease.window_micros:
+            sent = max(sent_micros, self._lease.sent_micros if self._lease else 0)
+            self._lease = rules.Lease(sent_micros=sent, window_micros=window_micros)
+            self._lease_file.save(sent, window_micros)
+
+    def _free(self, fence: int, stream: str, below: int) -> None:
+        if attempt := self._live.get(fence):
+            attempt.free(stream, below)
+            return
+        for position in self._ended.get(fence, {}).get("streams", []):
+            if position["stream"] == stream:
+                position["freed"] = max(position["freed"], below)
+
+    def _forget(self, fence: int) -> None:
+        if attempt := self._live.get(fence):
+            self._condemned.add(fence)
+            attempt.stop("CANCEL", 0)
+            return
+        if self._ended.pop(fence, None) is None:
+            return
+        self._changed.pop(fence, None)
+        self._journal.forget(fence)
+        self._trash.throw_away(f"{self._directory}/attempts/{fence}")
+        self._spent[fence] = None
+        while len(self._spent) > _REMEMBERED_FENCES:
+            del self._spent[next(iter(self._spent))]
+
+    # What its attempts tell it.
+
+    def on_started(self, pid: int, attempt: Attempt) -> None:
+        """A process is to be reaped for an attempt."""
+        self._pids[pid] = attempt
+
+    def on_changed(self, attempt: Attempt) -> None:
+        """An attempt has a new state."""
+        fence = attempt.order.fence
+        message = attempt.to_message()
+        if attempt.state == "ENDED":
+            self._live.pop(fence, None)
+            message["ended_real"] = clock.realtime_micros()
+            message["streams"] = [s.position() for s in attempt.spools.values() if s.end]
+            self._ended[fence] = message
+            kept = {name: message[name] for name in _KEPT}
+            self._journal.end(fence, kept)
+        self._changed[fence] = message
+
+    def on_grown(self, attempt: Attempt, stream: str) -> None:
+        """A stream has news; only the latest counts."""
+        self._grown.setdefault((attempt.order.fence, stream), 0)
+
+    def orphans(self) -> list[int]:
+        """Live children that nobody started on purpose; looked up once a round."""
+        if self._orphans is None:
+            self._orphans = live_orphans({*self._pids, *self._trash.pids, self.guardian.pid})
+        return self._orphans
+
+    # Rounds.
+
+    def reap(self, _events: int = 0) -> None:
+        """Takes every child that has ended."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._orphans = None
+            if attempt := self._pids.pop(pid, None):
+                attempt.on_exit(pid, status, usage)
+            elif pid == self.guardian.pid:
+                self.guardian.post()
+            else:
+                self._trash.on_exit(pid)
+
+    def after_round(self) -> bool:
+        """Makes durable, starts, tells. Whether more is to be started at once."""
+        self._orphans = None
+        self._journal.commit()
+        batch, self._to_start = self._to_start[:_STARTS_PER_ROUND], self._to_start[_STARTS_PER_ROUND:]
+        for attempt in batch:
+            if self._may_start():
+                attempt.begin()
+            else:
+                attempt.stop("LATE", 0)
+        self._journal.commit()  # ends of what could not be started
+        self._tell()
+        for fence in [fence for fence in self._condemned if fence not in self._live]:
+            self._condemned.discard(fence)
+            self._forget(fence)
+        return bool(self._to_start)
+
+    def _may_start(self) -> bool:
+        return self._lease is not None and self._lease.may_start(clock.boottime_micros())
+
+    def _tell(self) -> None:
+        # What has ended says all of its streams with its end.
+        messages = [self._growth(fence, stream) for fence, stream in self._grown if fence in self._live]
+        self._grown.clear()
+        for message in self._changed.values():
+            messages.append({"op": "changed", "attempt": message})
+        self._changed.clear()
+        if messages:
+            self._send(messages)
+
+    def _growth(self, fence: int, stream: str) -> Message:
+        attempt = self._live[fence]
+        return {"op": "grown", "fence": fence, **attempt.spools[stream].news()}
+
+
+# What an end record holds.
+_KEPT = ("started_micros", "ended_micros", "ended_real", "outcome", "logs", "recorded")
+
+
+def watch_signals(reactor: Reactor, on_child: Callable[[int], None], on_stop: Callable[[], None]) -> None:
+    """Turns SIGCHLD, SIGTERM and SIGINT into calls from the reactor."""
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+    def on_wakeup(events: int) -> None:
+        numbers = os.read(reading, 4096)
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            on_stop()
+        on_child(events)
+
+    reactor.watch(reading, 1, on_wakeup)

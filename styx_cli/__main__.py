@@ -1,0 +1,35 @@
+"""The program `styx` (and `styx-cli`, the same): parses the words, runs one command, exits with a documented code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; never returns and never shows a traceback, unless STYX_DEBUG is set."""
+    # gRPC's C core would write its own log lines between the task's output and ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    from styx_cli.exits import guarded
+    from styx_cli.main import cli
+    from styx_cli.settings import Settings
+
+    settings = Settings()
+    name = os.path.basename(sys.argv[0]) if sys.argv[0] else "styx"  # noqa: PTH119 - pathlib costs more than this
+
+    def work() -> object:
+        return cli.main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name=name if name in ("styx", "styx-cli") else "styx",
+            complete_var="_STYX_COMPLETE",
+            standalone_mode=False,
+            obj=settings,
+        )
+
+    sys.exit(guarded(work, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""`styx up`: a whole Styx on this machine, in one command."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from styx_cli.exits import Exit, complain, hint
+from styx_cli.main import StyxCommand
+from styx_cli.render import put
+from styx_cli.settings import Settings, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from styx_cli.local.folder import LocalFolder
+
+EXAMPLES = """\
+styx up                            server, database and one agent; Ctrl-C stops all
+styx up --agents 3                 three agents that share the machine
+styx up --detach                   in the background; `styx down` stops it
+styx up --grpc-port 0 --http-port 0 --data-dir /tmp/styx"""
+
+
+@click.command("up", cls=StyxCommand, examples=EXAMPLES)
+@click.option("--agents", type=click.IntRange(0, 64), default=1, metavar="N", help="How many agents. Default: 1.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), metavar="PORT", help="Default: 50051; 0: any free one.")
+@click.option("--http-port", type=click.IntRange(0, 65535), metavar="PORT", help="Default: 8080; 0: any free one.")
+@click.option("--database-url", metavar="URL", help="A PostgreSQL to use. Default: one of its own in the data folder.")
+@click.option("-d", "--detach", is_flag=True, help="Return when everything is ready; it goes on in the background.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    *,
+    agents: int,
+    grpc_port: int | None,
+    http_port: int | None,
+    database_url: str | None,
+    detach: bool,
+) -> int:
+    """Start a whole Styx on this machine: database, server, agents.
+
+    Tasks and logs are kept in the data folder and are there again after a restart. Addresses are written to
+    endpoint.json in it, where `styx` finds them by itself.
+    """
+    from styx_cli.local.folder import LocalFolder
+
+    folder = LocalFolder(settings.folder())
+    folder.prepare()
+    options = {"--agents": agents, "--grpc-port": grpc_port, "--http-port": http_port, "--database-url": database_url}
+    if detach:
+        return _detach(settings, folder, [f"{flag}={value}" for flag, value in options.items() if value is not None])
+    from styx_cli.local.plan import UpOptions
+    from styx_cli.local.stack import Stack
+
+    wanted = UpOptions(agents=agents, grpc_port=grpc_port, http_port=http_port, database_url=database_url)
+
+    async def run() -> None:
+        await Stack(folder, wanted, put_now).run()
+
+    with _alone(folder):
+        say(settings, "starting; Ctrl-C stops everything")
+        asyncio.run(run())
+    return Exit.OK
+
+
+def put_now(text: str) -> None:
+    """A line that people see at once, also in a log."""
+    import sys
+
+    put(text)
+    sys.stdout.flush()
+
+
+@contextmanager
+def _alone(folder: LocalFolder) -> Iterator[None]:
+    from styx_cli.local.folder import Busy
+
+    try:
+        with folder.held():
+            yield
+    except Busy as error:
+        raise click.ClickException(_already(folder, error.pid)) from None
+
+
+def _detach(settings: Settings, folder: LocalFolder, options: list[str]) -> int:
+    from styx_cli.local import background
+
+    with _alone(folder):
+        pass
+    arguments = [*options, f"--data-dir={folder.root}", "--quiet", "--no-color"]
+    code = background.start(folder, arguments)
+    if code:
+        complain(f"it did not start\n{background.words(folder)}")
+        hint(f"logs are in {folder.logs}")
+        return Exit.FAILURE
+    put(background.words(folder))
+    say(settings, "`styx down` stops it")
+    return Exit.OK
+
+
+def _already(folder: LocalFolder, pid: int | None) -> str:
+    who = f"process {pid}" if pid else "another process"
+    remedy = "stop it with `styx down`, or name another folder with --data-dir"
+    return f"a `styx up` runs with the data folder {folder.root} already ({who}); {remedy}"

@@ -1,0 +1,82 @@
+"""`styx-server`: runs the control plane; `styx-server check-config` shows its settings and where each came from."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import sys
+from dataclasses import fields
+from typing import Final
+
+from styx_server.config import ConfigError, Settings, Sourced, load
+
+# Spawning children next to gRPC's threads is safe without its fork handlers, and they warn about every one.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+_SECRET: Final = ("admin_token", "database_url")
+_USAGE_ERROR: Final = 2
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console script."""
+    words = sys.argv[1:] if arguments is None else arguments
+    check_only = words[:1] == ["check-config"]
+    try:
+        sourced = load(words[1:] if check_only else words, os.environ)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(_USAGE_ERROR) from None
+    if check_only:
+        _show(sourced)
+        return
+    _serve(sourced.settings)
+
+
+def _serve(settings: Settings) -> None:
+    from styx_server.app import StartError, serve
+    from styx_server.core.errors import StyxError
+    from styx_server.embedded import EmbeddedPostgresError
+    from styx_server.store.migrate import MigrationError
+    from styx_server.telemetry import configure_logging
+
+    if settings.die_with_parent:
+        _die_with_parent()
+    configure_logging(settings.log_format, settings.log_level)
+    # What was imported stays: collections need not walk it again and again.
+    gc.freeze()
+    try:
+        asyncio.run(serve(settings))
+    except BaseExceptionGroup as group:
+        _fail(group.exceptions[0])
+    except (StartError, StyxError, EmbeddedPostgresError, MigrationError, OSError) as error:
+        _fail(error)
+
+
+def _fail(error: BaseException) -> None:
+    from styx_server.app import StartError
+
+    if not isinstance(error, (StartError, OSError)) and type(error).__module__.startswith("builtins"):
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _die_with_parent() -> None:
+    """Asks Linux for SIGTERM when the parent ends; elsewhere the wish is passed over."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _show(sourced: Sourced) -> None:
+    for field in fields(Settings):
+        value = getattr(sourced.settings, field.name)
+        shown = "***" if field.name in _SECRET and value else value
+        print(f"{field.name:16} {shown!s:40} {sourced.sources[field.name]}")
+
+
+if __name__ == "__main__":
+    main()

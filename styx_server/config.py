@@ -1,0 +1,201 @@
+"""Settings of the server: flags, then `STYX_*` variables, then a TOML file, then defaults. Read once, at the start.
+
+`styx-server check-config` says what was read from where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message says which, where it came from, and what would be right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server is told.
+
+    Attributes:
+        data_dir: folder for the admin token, the address file and the embedded database.
+        host: address to listen on.
+        grpc_port: 0 picks a free one.
+        http_port: 0 picks a free one.
+        grpc_advertise: `host:port` that clients shall dial, when it is not this host and port.
+        database_url: a PostgreSQL of one's own; empty: an embedded one.
+        insecure: whether to listen without TLS on an address that others can reach.
+        tls_cert: PEM file with the certificate chain; together with `tls_key`.
+        tls_key: PEM file with the key.
+        admin_token: an administrator's token that is chosen instead of made.
+    """
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    grpc_port: int = 50051
+    http_port: int = 8080
+    grpc_advertise: str = ""
+    database_url: str = ""
+    insecure: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    admin_token: str = ""
+    log_format: str = "auto"
+    log_level: str = "info"
+    die_with_parent: bool = False
+
+    @property
+    def tls(self) -> bool:
+        """Whether both ports speak TLS."""
+        return bool(self.tls_cert)
+
+
+_HELP: Final[dict[str, str]] = {
+    "data_dir": "folder for the admin token, the address file and the embedded database",
+    "host": "address to listen on (default 127.0.0.1)",
+    "grpc_port": "port for gRPC; 0 picks a free one (default 50051)",
+    "http_port": "port for HTTP; 0 picks a free one (default 8080)",
+    "grpc_advertise": "host:port that clients shall dial, if it is not this host and port",
+    "database_url": "postgresql://... of your own database; without it an embedded one is started",
+    "insecure": "listen without TLS on an address that others can reach",
+    "tls_cert": "PEM file with the certificate chain",
+    "tls_key": "PEM file with the key of the certificate",
+    "admin_token": "the administrator's token, instead of one that is made (better as a variable than as a flag)",
+    "log_format": "console, json, or auto: console on a terminal (default auto)",
+    "log_level": "debug, info, warning or error (default info)",
+    "die_with_parent": "stop in order when the parent process ends",
+}
+_FLAGS: Final = ("insecure", "die_with_parent")
+_CHOICES: Final = {
+    "log_format": ("auto", "console", "json"),
+    "log_level": ("debug", "info", "warning", "error"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sourced:
+    """Settings, and where each came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Sourced:
+    """Reads settings.
+
+    Raises:
+        ConfigError: one of them is wrong.
+        SystemExit: the flags are wrong, or only help was wanted.
+    """
+    flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    path = flags.pop("config", None) or environment.get("STYX_CONFIG")
+    layers: list[tuple[str, Mapping[str, Any]]] = [("default", {"data_dir": default_data_dir(environment)})]
+    if path:
+        layers.append((f"file {path}", _read_file(Path(path))))
+    variables = {name: environment[f"STYX_{name.upper()}"] for name in _HELP if environment.get(f"STYX_{name.upper()}")}
+    layers.append(("environment", variables))
+    layers.append(("flag", flags))
+    values: dict[str, Any] = {}
+    sources = {field.name: "default" for field in fields(Settings)}
+    for source, layer in layers:
+        for name, raw in layer.items():
+            values[name] = _parse(name, raw, source)
+            sources[name] = source
+    settings = Settings(**values)
+    _check(settings)
+    return Sourced(settings=settings, sources=sources)
+
+
+def default_data_dir(environment: Mapping[str, str]) -> Path:
+    """Where a server keeps its files when it is not told."""
+    base = environment.get("XDG_DATA_HOME") or os.path.join(environment.get("HOME") or str(Path.home()), ".local/share")
+    return Path(base) / "styx"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="styx-server",
+        description="The control plane of Styx.",
+        epilog="Each flag is also a variable (--grpc-port: STYX_GRPC_PORT) and a key of the file (grpc_port). "
+        "`styx-server check-config` shows what was read from where.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    for name, text in _HELP.items():
+        flag = "--" + name.replace("_", "-")
+        if name in _FLAGS:
+            parser.add_argument(flag, dest=name, action="store_const", const="true", help=text)
+        else:
+            parser.add_argument(flag, dest=name, metavar=name.upper().rsplit("_", maxsplit=1)[-1], help=text)
+    return parser
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file {path} is not TOML: {error}") from None
+    for name in values.keys() - _HELP.keys():
+        near = difflib.get_close_matches(name, _HELP, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_HELP)}"
+        raise ConfigError(f"the file {path} has an unknown setting {name}{hint}")
+    return values
+
+
+def _parse(name: str, raw: object, source: str) -> object:
+    readers: dict[str, Callable[[str], object]] = {
+        "data_dir": lambda text: Path(text).expanduser().absolute(),
+        "grpc_port": _port,
+        "http_port": _port,
+        **dict.fromkeys(_FLAGS, _flag),
+    }
+    text = str(raw)
+    try:
+        value = readers.get(name, str)(text)
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ValueError(f"must be one of {', '.join(_CHOICES[name])}")
+    except ValueError as error:
+        raise ConfigError(f"{name} ({source}) is {text!r}: {error}") from None
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise ValueError("must be a port, 0 to 65535")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError("must be true or false")
+    return words[text.lower()]
+
+
+def _check(settings: Settings) -> None:
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise ConfigError("tls_cert and tls_key go together; one of them is missing")
+    if settings.database_url and not settings.database_url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError("database_url must start with postgresql://")
+    if not (settings.tls or settings.insecure or is_loopback(settings.host)):
+        raise ConfigError(
+            f"host {settings.host} can be reached by others, and tokens would cross the network in the clear; "
+            "set tls_cert and tls_key, or say --insecure if something else protects that network"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,188 @@
+"""What each agent has, what is free of it, and which agents a shape fits.
+
+All sums are integers (thousandths of a core, bytes), so that giving back always restores what was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from styx_server.core.task import AgentId, Resources, Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One accelerator: its index on the machine, its model, its memory in bytes."""
+
+    index: int
+    name: str
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a machine has."""
+
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What one attempt holds on its agent."""
+
+    agent_id: AgentId
+    namespace: str
+    resources: Resources
+    gpu_indexes: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class AgentSlots:
+    """One agent with what is free on it.
+
+    Attributes:
+        accepting: whether it may get new work: connected, in time with its beats, not draining.
+    """
+
+    agent_id: AgentId
+    pool: str
+    labels: Mapping[str, str]
+    total: Capacity
+    accepting: bool = True
+    free_cpus_milli: int = 0
+    free_memory_bytes: int = 0
+    free_disk_bytes: int = 0
+    free_gpus: list[Gpu] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.free_cpus_milli = self.total.cpus_milli
+        self.free_memory_bytes = self.total.memory_bytes
+        self.free_disk_bytes = self.total.disk_bytes
+        self.free_gpus = list(self.total.gpus)
+
+    def lacks(self, shape: Shape) -> str:
+        """What this agent can never give `shape`, in words; empty when it could run it while idle."""
+        need = shape.resources
+        if self.pool != shape.pool:
+            return f"pool {shape.pool}"
+        for key, value in need.labels:
+            if self.labels.get(key) != value:
+                return f"label {key}={value}"
+        if need.cpus_milli > self.total.cpus_milli:
+            return f"{need.cpus_milli / 1000:g} cpus"
+        if need.memory_bytes > self.total.memory_bytes:
+            return f"{need.memory_bytes / 2**30:.4g} GiB of memory"
+        if need.disk_bytes > self.total.disk_bytes:
+            return f"{need.disk_bytes / 2**30:.4g} GiB of disk"
+        if need.gpu_count and len(_matching(self.total.gpus, need.gpu_name)) < need.gpu_count:
+            return f"{need.gpu_count} gpus {need.gpu_name}".rstrip()
+        return ""
+
+    def fits_now(self, need: Resources) -> bool:
+        """Whether what is free now is enough; only asked of agents that lack nothing."""
+        return (
+            self.accepting
+            and need.cpus_milli <= self.free_cpus_milli
+            and need.memory_bytes <= self.free_memory_bytes
+            and need.disk_bytes <= self.free_disk_bytes
+            and (not need.gpu_count or len(_matching(self.free_gpus, need.gpu_name)) >= need.gpu_count)
+        )
+
+    def take(self, need: Resources) -> tuple[int, ...]:
+        """Reserves; returns the indexes of the accelerators, lowest first."""
+        self.free_cpus_milli -= need.cpus_milli
+        self.free_memory_bytes -= need.memory_bytes
+        self.free_disk_bytes -= need.disk_bytes
+        if not need.gpu_count:
+            return ()
+        taken = tuple(gpu.index for gpu in _matching(self.free_gpus, need.gpu_name)[: need.gpu_count])
+        self._drop_gpus(taken)
+        return taken
+
+    def hold(self, reservation: Reservation) -> None:
+        """Reserves what an attempt already has, even when that is more than there is."""
+        self.free_cpus_milli -= reservation.resources.cpus_milli
+        self.free_memory_bytes -= reservation.resources.memory_bytes
+        self.free_disk_bytes -= reservation.resources.disk_bytes
+        self._drop_gpus(reservation.gpu_indexes)
+
+    def give(self, reservation: Reservation) -> None:
+        """Gives back what an attempt had."""
+        self.free_cpus_milli += reservation.resources.cpus_milli
+        self.free_memory_bytes += reservation.resources.memory_bytes
+        self.free_disk_bytes += reservation.resources.disk_bytes
+        if reservation.gpu_indexes:
+            back = [gpu for gpu in self.total.gpus if gpu.index in reservation.gpu_indexes]
+            self.free_gpus = sorted({*self.free_gpus, *back}, key=lambda gpu: gpu.index)
+
+    def _drop_gpus(self, indexes: tuple[int, ...]) -> None:
+        if indexes:
+            self.free_gpus = [gpu for gpu in self.free_gpus if gpu.index not in indexes]
+
+
+def _matching(gpus: Iterable[Gpu], name: str) -> list[Gpu]:
+    """Those whose model is `name` or has it as a word; case does not matter, an empty name matches all."""
+    wanted = name.casefold()
+    return [gpu for gpu in gpus if not wanted or gpu.name.casefold() == wanted or wanted in _words(gpu.name)]
+
+
+def _words(name: str) -> list[str]:
+    return name.casefold().replace("-", " ").replace("_", " ").split()
+
+
+class Fleet:
+    """All agents that this server knows, and a place for each shape."""
+
+    def __init__(self) -> None:
+        self.agents: dict[AgentId, AgentSlots] = {}
+        self._candidates: dict[Shape, list[AgentSlots]] = {}
+        self._turn = 0
+
+    def put(self, agent: AgentSlots, held: Iterable[Reservation]) -> None:
+        """Adds an agent, or replaces what was known of it; `held` is what its live attempts reserve."""
+        for reservation in held:
+            agent.hold(reservation)
+        self.agents[agent.agent_id] = agent
+        self._candidates.clear()
+
+    def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
+        """Says whether an agent may get new work. Unknown agents are passed over."""
+        if agent := self.agents.get(agent_id):
+            agent.accepting = accepting
+
+    def place(self, shape: Shape) -> AgentSlots | None:
+        """An agent with room for `shape` now. Agents take turns, so that load spreads."""
+        candidates = self._fitting(shape)
+        count = len(candidates)
+        for step in range(count):
+            agent = candidates[(self._turn + step) % count]
+            if agent.fits_now(shape.resources):
+                self._turn = (self._turn + step + 1) % count
+                return agent
+        return None
+
+    def explain(self, shape: Shape) -> tuple[bool, str]:
+        """Why `shape` waits: whether any agent could ever run it, and one sentence for people."""
+        candidates = self._fitting(shape)
+        if candidates:
+            usable = sum(agent.accepting for agent in candidates)
+            return True, f"{len(candidates)} agents fit, {usable} of them take work, none has room now"
+        if not self.agents:
+            return False, "there is no agent yet; start one with `styx up` or `styx agent join`"
+        lacking: dict[str, int] = {}
+        for agent in self.agents.values():
+            what = agent.lacks(shape)
+            lacking[what] = lacking.get(what, 0) + 1
+        parts = ", ".join(f"{count} lack {what}" for what, count in sorted(lacking.items(), key=lambda p: -p[1])[:4])
+        return False, f"no agent can ever run it: of {len(self.agents)} agents {parts}"
+
+    def _fitting(self, shape: Shape) -> list[AgentSlots]:
+        found = self._candidates.get(shape)
+        if found is None:
+            found = [agent for agent in self.agents.values() if not agent.lacks(shape)]
+            self._candidates[shape] = found
+        return found

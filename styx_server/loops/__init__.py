@@ -1,0 +1,1 @@
+"""Repeats: each file is one pass, `once`, over the services; `supervise.py` does the repeating."""

@@ -1,0 +1,46 @@
+"""Packing of log bytes: chunks come as they were written or as one Zstandard frame, times as packed pairs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Final
+
+import zstandard
+
+_PAIR: Final = struct.Struct("<iq")
+
+
+class Codec(IntEnum):
+    """How the bytes of a chunk are packed. Numbers are those of the wire and of the database."""
+
+    IDENTITY = 1
+    ZSTD = 2
+
+
+def unpack(codec: Codec, data: bytes, length: int) -> bytes:
+    """The raw bytes of a chunk.
+
+    Raises:
+        ValueError: they cannot be unpacked, or are not `length` bytes long.
+    """
+    if codec is Codec.ZSTD:
+        try:
+            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=length)
+        except zstandard.ZstdError as error:
+            raise ValueError(f"a chunk of log cannot be unpacked: {error}") from error
+    if len(data) != length:
+        raise ValueError(f"a chunk of log has {len(data)} bytes and says {length}")
+    return data
+
+
+def pack_times(times: Sequence[tuple[int, datetime]]) -> bytes:
+    """Marks of (position less the start of the chunk, when), as stored: 32-bit position, 64-bit microseconds."""
+    return b"".join(_PAIR.pack(position, int(when.timestamp() * 1_000_000)) for position, when in times)
+
+
+def unpack_times(packed: bytes) -> list[tuple[int, datetime]]:
+    """The marks of a stored chunk."""
+    return [(position, datetime.fromtimestamp(micros / 1e6, UTC)) for position, micros in _PAIR.iter_unpack(packed)]

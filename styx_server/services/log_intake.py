@@ -1,0 +1,283 @@
+"""Takes in output: appends what is contiguous, says where each stream stands, and seals what is complete.
+
+An ack means committed. A chunk that does not start where its stream ends is not stored; the agent is told where to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from styx_server.clock import Clock
+from styx_server.core.session import LogEnd, LogStream
+from styx_server.core.task import Fence, TaskId
+from styx_server.services.group_commit import GroupCommit
+from styx_server.services.log_codec import Codec, unpack, unpack_times
+from styx_server.services.log_streams import Chunk, LogStreams, StreamKey, StreamState, state_from_row
+from styx_server.store.database import Database, Transaction
+
+_log = structlog.get_logger()
+
+_COLUMNS = ["task_id", "attempt", "stream", "start_offset", "length", "codec", "times", "data", "time"]
+_READ_AHEAD = 32
+
+MAX_CHUNK_BYTES = 256 * 1024
+"""Longest chunk that agents send, raw."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Chunks of one stream in order, from one agent."""
+
+    key: StreamKey
+    fence: Fence
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Where a stream stands after an append; `rewind` when the chunks did not fit."""
+
+    end: int
+    rewind: bool
+
+
+class LogIntake:
+    """Stores output of all agents, many chunks in one commit.
+
+    Args:
+        on_complete: told of streams for which nothing more will come.
+    """
+
+    def __init__(
+        self, database: Database, streams: LogStreams, clock: Clock, on_complete: Callable[[StreamState], None]
+    ) -> None:
+        self._database = database
+        self._streams = streams
+        self._clock = clock
+        self._on_complete = on_complete
+        self.commits: GroupCommit[Append, Stored] = GroupCommit(
+            "logs",
+            self._flush,
+            clock=clock,
+            weigh=lambda append: sum(chunk.length for chunk in append.chunks) + 1024,
+            max_weight=4 << 20,
+            patient=True,
+        )
+
+    async def append(self, append: Append) -> Stored:
+        """Stores chunks; returns where the stream stands once that is committed."""
+        return await self.commits.add(append)
+
+    async def finish(self, task_id: TaskId, attempt: int, fence: Fence, ends: Iterable[LogEnd]) -> bool:
+        """Notes how much an attempt wrote, which is stored already; returns whether all of it has arrived."""
+        complete = True
+        for end in ends:
+            state = await self._streams.get(StreamKey(task_id, attempt, end.stream), fence)
+            state.total, state.sha256, state.in_database = end.total_bytes, end.sha256, True
+            if end.gaps:
+                state.gaps = list(end.gaps)
+            if state.complete:
+                await self._seal(state)
+            complete = complete and state.complete
+        self._streams.notify(task_id)
+        return complete
+
+    async def seal_leftovers(self) -> float | None:
+        """Compares streams with their digest that were completed while nobody looked; one pass of a loop."""
+        rows = await self._database.fetch("unsealed_streams", count=16)
+        for row in rows:
+            await self._seal(state_from_row(row))
+        return 0.0 if len(rows) == 16 else None
+
+    async def _flush(self, appends: list[Append]) -> list[Stored]:
+        unpacked = await asyncio.to_thread(_unpack, appends)
+        try:
+            return await self._append(appends, unpacked)
+        except _Lost as lost:
+            # The database stands elsewhere than this process thought: look there; agents start again from that.
+            for key in lost.keys:
+                self._streams.forget(key)
+            _log.info("log_streams_reread", count=len(lost.keys))
+            return await self._append(appends, unpacked)
+
+    async def _append(self, appends: list[Append], unpacked: list[list[_Raw]]) -> list[Stored]:
+        states = [await self._streams.get(append.key, append.fence) for append in appends]
+        batch = _Batch()
+        results: list[Stored] = []
+        for state, raws in zip(states, unpacked, strict=True):
+            rewind = batch.take(state, raws)
+            results.append(Stored(end=batch.ends[state.key], rewind=rewind))
+        if batch.moved:
+            await self._store(batch)
+            await self._settle(batch)
+        return results
+
+    async def _store(self, batch: _Batch) -> None:
+        now = self._clock.now()
+        moved = batch.moved
+        async with self._database.transaction() as transaction:
+            await _ensure(transaction, [state for state in moved.values() if not state.in_database])
+            rows = await transaction.fetch(
+                "advance_streams",
+                task_ids=[key.task_id for key in moved],
+                attempts=[key.attempt for key in moved],
+                streams=[key.stream for key in moved],
+                starts=[state.stored for state in moved.values()],
+                ends=[batch.ends[key] for key in moved],
+                gaps=[_gaps(batch.raws[key]) for key in moved],
+            )
+            advanced = {StreamKey(row["task_id"], row["attempt"], LogStream(row["stream"])) for row in rows}
+            if advanced != moved.keys():
+                raise _Lost(moved.keys() - advanced)
+            await transaction.copy(
+                "log_chunks",
+                _COLUMNS,
+                [
+                    (*key, chunk.start, chunk.length, chunk.codec, chunk.times, chunk.data, _time_of(chunk, now))
+                    for key in moved
+                    for chunk, _ in batch.raws[key]
+                    if chunk.length
+                ],
+            )
+
+    async def _settle(self, batch: _Batch) -> None:
+        """What follows a commit: digests, followers, seals."""
+        await asyncio.to_thread(
+            _digest,
+            [(state.hasher, [raw for _, raw in batch.raws[key]]) for key, state in batch.moved.items() if state.hasher],
+        )
+        for key, state in batch.moved.items():
+            state.stored, state.in_database = batch.ends[key], True
+            for chunk, raw in batch.raws[key]:
+                if chunk.gap is not None:
+                    state.gaps.append(chunk.gap)
+                state.remember(replace(chunk, codec=Codec.IDENTITY, data=raw))
+            self._streams.notify(key.task_id)
+            if state.complete:
+                await self._seal(state)
+
+    async def _seal(self, state: StreamState) -> None:
+        if state.sealed or state.corrupt:
+            self._on_complete(state)
+            return
+        hasher = state.hasher or await self._digest_of_stored(state)
+        good = hasher.digest() == state.sha256
+        await self._database.execute(
+            "seal_stream",
+            task_id=state.key.task_id,
+            attempt=state.key.attempt,
+            stream=state.key.stream,
+            sealed=good,
+        )
+        state.sealed, state.corrupt = good, not good
+        if not good:
+            _log.error("log_corrupt", task=state.key.task_id, attempt=state.key.attempt, stream=state.key.stream.name)
+        self._on_complete(state)
+
+    async def _digest_of_stored(self, state: StreamState) -> hashlib._Hash:
+        hasher = hashlib.sha256()
+        position = 0
+        while True:
+            rows = await self._database.fetch(
+                "read_chunks",
+                task_id=state.key.task_id,
+                attempt=state.key.attempt,
+                stream=state.key.stream,
+                position=position,
+                longest=MAX_CHUNK_BYTES,
+                count=_READ_AHEAD,
+            )
+            if not rows:
+                return hasher
+            raws = await asyncio.to_thread(
+                lambda rows: [unpack(Codec(row["codec"]), row["data"], row["length"]) for row in rows], rows
+            )
+            await asyncio.to_thread(_digest, [(hasher, raws)])
+            position = rows[-1]["start_offset"] + rows[-1]["length"]
+
+
+_Raw = tuple[Chunk, bytes]
+
+
+class _Lost(Exception):
+    """Streams that stand elsewhere in the database than in memory."""
+
+    def __init__(self, keys: set[StreamKey]) -> None:
+        super().__init__(keys)
+        self.keys = keys
+
+
+class _Batch:
+    """What one commit appends to which streams."""
+
+    def __init__(self) -> None:
+        self.ends: dict[StreamKey, int] = {}
+        self.moved: dict[StreamKey, StreamState] = {}
+        self.raws: dict[StreamKey, list[_Raw]] = {}
+
+    def take(self, state: StreamState, raws: list[_Raw]) -> bool:
+        """Takes what is contiguous; returns whether the agent has to start again from the end of the stream."""
+        end = self.ends.setdefault(state.key, state.stored)
+        for chunk, raw in raws:
+            begin = chunk.start if chunk.gap is None or chunk.gap.end <= end else chunk.gap.start
+            if begin != end:
+                if chunk.end <= end:
+                    continue
+                return True
+            if chunk.length != len(raw) or chunk.end == begin:
+                return chunk.end != begin
+            end = self.ends[state.key] = chunk.end
+            self.moved[state.key] = state
+            self.raws.setdefault(state.key, []).append((chunk, raw))
+        return False
+
+
+def _unpack(appends: list[Append]) -> list[list[_Raw]]:
+    """Raw bytes of all chunks; one that cannot be unpacked gets none, so that it does not fit."""
+    unpacked: list[list[_Raw]] = []
+    for append in appends:
+        raws: list[_Raw] = []
+        for chunk in append.chunks:
+            try:
+                raws.append((chunk, unpack(chunk.codec, chunk.data, chunk.length) if chunk.length else b""))
+            except ValueError as error:
+                _log.error("log_chunk_bad", task=append.key.task_id, start=chunk.start, error=str(error))
+                raws.append((chunk, b""))
+        unpacked.append(raws)
+    return unpacked
+
+
+def _digest(work: list[tuple[hashlib._Hash | None, list[bytes]]]) -> None:
+    for hasher, raws in work:
+        if hasher is not None:
+            for raw in raws:
+                hasher.update(raw)
+
+
+async def _ensure(transaction: Transaction, states: list[StreamState]) -> None:
+    if states:
+        await transaction.execute(
+            "ensure_streams",
+            task_ids=[state.key.task_id for state in states],
+            attempts=[state.key.attempt for state in states],
+            streams=[state.key.stream for state in states],
+            fences=[state.fence for state in states],
+        )
+
+
+def _gaps(raws: list[_Raw]) -> str | None:
+    gaps = [chunk.gap for chunk, _ in raws if chunk.gap is not None]
+    if not gaps:
+        return None
+    return json.dumps([{"start": gap.start, "end": gap.end, "reason": gap.reason} for gap in gaps])
+
+
+def _time_of(chunk: Chunk, now: datetime) -> datetime:
+    return min(now, unpack_times(chunk.times)[0][1]) if chunk.times else now

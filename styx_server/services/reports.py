@@ -1,0 +1,252 @@
+"""Takes in what agents report: attempts that run, attempts that ended, and what follows for their tasks.
+
+Reports of all agents are stored together. A report may come twice, late or from the wrong agent: it is held against the
+fence, and what does not fit is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from styx_server.clock import Clock
+from styx_server.core.errors import Unavailable
+from styx_server.core.outcome import AfterAttempt, after_attempt
+from styx_server.core.placement.backlog import Waiting
+from styx_server.core.session import AttemptReport, LogEnd
+from styx_server.core.states import AttemptState, OutcomeKind, TaskState
+from styx_server.core.task import AgentId, Fence, Outcome, TaskFacts, TaskId
+from styx_server.ids import jitter
+from styx_server.services.group_commit import GroupCommit
+from styx_server.services.shapes import Shapes
+from styx_server.store.database import Database, Row
+from styx_server.store.rows import facts
+
+_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A report, and who made it. `epoch` 0: the server itself found it out."""
+
+    agent_id: AgentId
+    epoch: int
+    report: AttemptReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptOver:
+    """An attempt that is now stored as over, for whoever holds something for it."""
+
+    task_id: TaskId
+    fence: Fence
+    attempt: int
+    agent_id: AgentId
+    logs: tuple[LogEnd, ...]
+    task_state: TaskState
+    requeued: Waiting | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    reported: Reported
+    row: Row
+    before: TaskFacts
+    after: AfterAttempt
+
+
+class Reports:
+    """Stores reports, those of all agents in one commit.
+
+    Args:
+        on_over: told of attempts that ended, after the commit.
+        on_change: told after each commit.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        shapes: Shapes,
+        clock: Clock,
+        on_over: Callable[[list[AttemptOver]], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._shapes = shapes
+        self._clock = clock
+        self._on_over = on_over
+        self._on_change = on_change
+        self.commits: GroupCommit[Reported, bool] = GroupCommit("reports", self._flush, clock=clock, patient=True)
+
+    async def add(self, reported: Reported) -> bool:
+        """Stores a report; returns whether it was accepted. Waits for as long as the database is away."""
+        return await self.commits.add(reported)
+
+    async def add_many(self, reported: Sequence[Reported]) -> list[bool]:
+        """As `add` for several reports, in order."""
+        return await self.commits.add_many(reported)
+
+    async def end(self, agent_id: AgentId, task_id: TaskId, fence: Fence, outcome: Outcome) -> bool:
+        """Ends an attempt on the server's own finding; returns whether it was still live."""
+        report = AttemptReport(
+            fence=fence, task_id=task_id, state=AttemptState.ENDED, end_time=self._clock.now(), outcome=outcome
+        )
+        return await self.add(Reported(agent_id=agent_id, epoch=0, report=report))
+
+    async def _flush(self, items: list[Reported]) -> list[bool]:
+        latest: dict[Fence, Reported] = {}
+        for item in items:
+            known = latest.get(item.report.fence)
+            if known is None or item.report.state >= known.report.state:
+                latest[item.report.fence] = item
+        starts = [item for item in latest.values() if item.report.state is not AttemptState.ENDED]
+        ends = [item for item in latest.values() if item.report.state is AttemptState.ENDED]
+        refused = await self._start(starts) | await self._end(ends)
+        self._on_change()
+        return [item.report.fence not in refused for item in items]
+
+    async def _start(self, starts: list[Reported]) -> set[Fence]:
+        if not starts:
+            return set()
+        rows = await self._database.fetch(
+            "start_attempts",
+            ids=[item.report.task_id for item in starts],
+            fences=[item.report.fence for item in starts],
+            agent_ids=[item.agent_id for item in starts],
+            epochs=[item.epoch for item in starts],
+            attempt_states=[item.report.state for item in starts],
+            start_times=[item.report.start_time for item in starts],
+        )
+        stored = {row["fence"] for row in rows}
+        return await self._refused([item for item in starts if item.report.fence not in stored])
+
+    async def _end(self, ends: list[Reported]) -> set[Fence]:
+        """Ends what can be ended; returns the fences that were refused."""
+        refused: set[Fence] = set()
+        open_ends = ends
+        for _ in range(_TRIES):
+            if not open_ends:
+                return refused
+            decisions, strange = await self._decide(open_ends)
+            refused |= await self._refused(strange)
+            over = await self._store(decisions)
+            self._on_over(over)
+            stored = {item.fence for item in over}
+            # What was not stored changed between the look and the write: look again.
+            open_ends = [item.reported for item in decisions if item.reported.report.fence not in stored]
+        raise Unavailable("tasks changed faster than their ends could be stored; try again")
+
+    async def _decide(self, ends: list[Reported]) -> tuple[list[_Decision], list[Reported]]:
+        rows = await self._database.fetch("read_facts", ids=[item.report.task_id for item in ends])
+        by_id = {row["id"]: row for row in rows}
+        decisions: list[_Decision] = []
+        strange: list[Reported] = []
+        for item in ends:
+            row = by_id.get(item.report.task_id)
+            before = facts(row) if row is not None else None
+            if row is None or before is None or not _fits(item, before):
+                strange.append(item)
+                continue
+            assert item.report.outcome is not None
+            after = after_attempt(before, item.report.outcome, self._clock.now(), jitter())
+            decisions.append(_Decision(item, row, before, after))
+        return decisions, strange
+
+    async def _store(self, decisions: Sequence[_Decision]) -> list[AttemptOver]:
+        if not decisions:
+            return []
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch("end_attempts", **_end_columns(decisions, self._clock))
+            stored = {row["fence"] for row in rows}
+            kept = [decision for decision in decisions if decision.before.fence in stored]
+            logs = [(decision, end) for decision in kept for end in decision.reported.report.logs]
+            if logs:
+                await transaction.execute("finish_streams", **_log_columns(logs))
+        return [await self._over(decision) for decision in kept]
+
+    async def _over(self, decision: _Decision) -> AttemptOver:
+        row, after, before = decision.row, decision.after, decision.before
+        requeued = None
+        if after.next_cause is not None and not after.held:
+            ready_at = after.not_before.timestamp() if after.not_before else 0.0
+            shape = await self._shapes.get(row["shape_id"])
+            requeued = Waiting(before.task_id, row["namespace"], row["priority"], shape, ready_at)
+        return AttemptOver(
+            task_id=before.task_id,
+            fence=before.fence,
+            attempt=before.attempt,
+            agent_id=before.agent_id,
+            logs=decision.reported.report.logs,
+            task_state=after.state,
+            requeued=requeued,
+        )
+
+    async def _refused(self, strange: Sequence[Reported]) -> set[Fence]:
+        """Which reports are about attempts that are not (or no longer) their agent's; the others came twice."""
+        if not strange:
+            return set()
+        rows = await self._database.fetch(
+            "read_held",
+            task_ids=[item.report.task_id for item in strange],
+            fences=[item.report.fence for item in strange],
+        )
+        by_fence = {row["fence"]: row for row in rows}
+        return {item.report.fence for item in strange if not _is_own(item, by_fence[item.report.fence])}
+
+
+def _fits(item: Reported, task: TaskFacts) -> bool:
+    return task.fence == item.report.fence and task.attempt_state.live and task.agent_id == item.agent_id
+
+
+def _is_own(item: Reported, row: Row) -> bool:
+    live = row["task_fence"] == item.report.fence and row["agent_id"] == item.agent_id
+    over = row["ended_agent_id"] == item.agent_id and row["ended_outcome"] != OutcomeKind.LOST
+    # A start that repeats what is stored is fine; one under an old epoch was not stored and must not be acked.
+    return bool(over or (live and row["attempt_state"] >= item.report.state))
+
+
+def _end_columns(decisions: Sequence[_Decision], clock: Clock) -> dict[str, object]:
+    reports = [decision.reported.report for decision in decisions]
+    outcomes = [report.outcome or Outcome(kind=OutcomeKind.LOST) for report in reports]
+    afters = [decision.after for decision in decisions]
+    return {
+        "ids": [decision.before.task_id for decision in decisions],
+        "fences": [decision.before.fence for decision in decisions],
+        "seen_desired": [decision.before.desired for decision in decisions],
+        "states": [after.state for after in afters],
+        "reasons": [str(after.reason) for after in afters],
+        "messages": [after.message for after in afters],
+        "start_times": [report.start_time for report in reports],
+        "end_times": [report.end_time or clock.now() for report in reports],
+        "not_before": [after.not_before for after in afters],
+        "failures": [min(after.failures, 32767) for after in afters],
+        "infra_failures": [min(after.infra_failures, 32767) for after in afters],
+        "preemptions": [min(after.preemptions, 32767) for after in afters],
+        "next_causes": [after.next_cause and str(after.next_cause) for after in afters],
+        "exit_codes": [outcome.exit_code for outcome in outcomes],
+        "outcomes": [outcome.kind for outcome in outcomes],
+        "signals": [outcome.signal for outcome in outcomes],
+        "outcome_messages": [outcome.message for outcome in outcomes],
+        "cpu_ms": [round(outcome.cpu_seconds * 1000) for outcome in outcomes],
+        "max_memory_bytes": [outcome.max_memory_bytes for outcome in outcomes],
+    }
+
+
+def _log_columns(logs: Sequence[tuple[_Decision, LogEnd]]) -> dict[str, object]:
+    return {
+        "task_ids": [decision.before.task_id for decision, _ in logs],
+        "attempts": [decision.before.attempt for decision, _ in logs],
+        "fences": [decision.before.fence for decision, _ in logs],
+        "streams": [end.stream for _, end in logs],
+        "totals": [end.total_bytes for _, end in logs],
+        "digests": [end.sha256 for _, end in logs],
+        "gaps": [gaps_to_json(end) for _, end in logs],
+    }
+
+
+def gaps_to_json(end: LogEnd) -> str | None:
+    """The gaps of a stream as stored; None when there are none."""
+    if not end.gaps:
+        return None
+    return json.dumps([{"start": gap.start, "end": gap.end, "reason": gap.reason} for gap in end.gaps])

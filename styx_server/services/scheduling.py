@@ -1,0 +1,221 @@
+"""Gives waiting tasks to agents: plans on what is in memory, commits the plan, and only then sends it.
+
+Everything in memory is a cache of the database. A task that turns out not to wait any more is dropped; a capacity that
+turns out to be taken is given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+import structlog
+
+from styx_server.clock import Clock
+from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
+from styx_server.core.placement.capacity import AgentSlots, Fleet, Reservation
+from styx_server.core.placement.plan import Placement, plan_round, release
+from styx_server.core.session import Assignment
+from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.services.shapes import Shapes
+from styx_server.store.database import Database, Row
+
+_log = structlog.get_logger()
+
+BATCH = 500
+"""Placements in one commit: large enough to share its cost, small enough to be on their way soon."""
+
+Dispatch = Callable[[AgentId, list[Assignment]], bool]
+EpochOf = Callable[[AgentId], int]
+
+
+class Scheduling:
+    """The leader's view of what waits and what is free.
+
+    Args:
+        dispatch: sends assignments through an agent's session; False when it has none.
+        epoch_of: the epoch of an agent's session, 0 when it has none.
+        on_undelivered: told of attempts that were committed and could not be sent.
+        on_change: told after each commit.
+        wake: asks for another round.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        shapes: Shapes,
+        clock: Clock,
+        *,
+        dispatch: Dispatch,
+        epoch_of: EpochOf,
+        on_undelivered: Callable[[AgentId, list[Assignment]], None],
+        on_change: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._shapes = shapes
+        self._clock = clock
+        self._dispatch = dispatch
+        self._epoch_of = epoch_of
+        self._on_undelivered = on_undelivered
+        self._on_change = on_change
+        self._wake = wake
+        self._backlog = Backlog()
+        self._fleet = Fleet()
+        self._usage: dict[str, int] = {}
+        self._reserved: dict[Fence, Reservation] = {}
+        self._term = 0
+
+    async def lead(self, replica_id: UUID) -> None:
+        """Becomes the leader, and learns which namespaces there are; what they hold is read as it is needed."""
+        row = await self._database.fetch_row("lead", name="scheduler", replica_id=replica_id)
+        assert row is not None
+        self._term = row["term"]
+        await self._shapes.load()
+        for name in await self._database.fetch("list_namespaces"):
+            self._backlog.namespace(name["name"])
+
+    def tasks_wait(self, tasks: Iterable[Waiting]) -> None:
+        """Takes in tasks that are stored and wait."""
+        for task in tasks:
+            self._backlog.namespace(task.namespace).add(task)
+        self._wake()
+
+    def task_gone(self, namespace: str, task_id: TaskId) -> None:
+        """Forgets a task that no longer waits."""
+        self._backlog.namespace(namespace).discard(task_id)
+
+    def agent_here(self, agent: AgentSlots, held: dict[Fence, Reservation]) -> None:
+        """An agent connected: what it has, and what its live attempts hold of it."""
+        for fence in [fence for fence, kept in self._reserved.items() if kept.agent_id == agent.agent_id]:
+            self._forget(fence)
+        for fence, reservation in held.items():
+            self._reserved[fence] = reservation
+            cores = max(1, reservation.resources.cpus_milli)
+            self._usage[reservation.namespace] = self._usage.get(reservation.namespace, 0) + cores
+        self._fleet.put(agent, held.values())
+        self._wake()
+
+    def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
+        """Says whether an agent may get new work."""
+        self._fleet.set_accepting(agent_id, accepting)
+        if accepting:
+            self._wake()
+
+    def attempts_over(self, fences: Iterable[Fence]) -> None:
+        """Gives back what attempts held."""
+        for fence in fences:
+            self._forget(fence)
+        self._wake()
+
+    def reserved_on(self, agent_id: AgentId) -> list[Reservation]:
+        """What live attempts hold of an agent."""
+        return [reservation for reservation in self._reserved.values() if reservation.agent_id == agent_id]
+
+    @property
+    def waiting(self) -> int:
+        """How many waiting tasks are in memory."""
+        return len(self._backlog)
+
+    async def round(self) -> float | None:
+        """One round: read more of the queue if need be, plan, commit, send.
+
+        Returns:
+            Seconds until the next round is wanted; None: not before something happens.
+        """
+        for backlog in list(self._backlog.namespaces.values()):
+            if backlog.wants_refill():
+                await self._refill(backlog)
+        now = self._clock.now().timestamp()
+        self._backlog.promote(now)
+        plan = plan_round(self._backlog, self._fleet, self._usage, BATCH)
+        if plan.placements:
+            await self._carry_out(plan.placements)
+        await self._shapes.explain(plan.blocked)
+        if len(plan.placements) == BATCH:
+            return 0.0
+        next_time = self._backlog.next_time()
+        return None if next_time is None else max(0.0, next_time - now)
+
+    async def _refill(self, backlog: NamespaceBacklog) -> None:
+        horizon = backlog.horizon
+        assert horizon is not None
+        count = backlog.begin_refill()
+        try:
+            rows = await self._database.fetch(
+                "read_queue",
+                namespace=backlog.namespace,
+                priority=min(32767, -horizon[0]),
+                id=horizon[1],
+                count=count,
+            )
+            tasks = [await self._waiting(row) for row in rows]
+        except BaseException:
+            backlog.abort_refill()
+            raise
+        backlog.end_refill(tasks, exhausted=len(rows) < count)
+
+    async def _waiting(self, row: Row) -> Waiting:
+        shape = await self._shapes.get(row["shape_id"])
+        ready_at = row["not_before"].timestamp() if row["not_before"] else 0.0
+        return Waiting(TaskId(row["id"]), row["namespace"], row["priority"], shape, ready_at)
+
+    async def _carry_out(self, placements: list[Placement]) -> None:
+        try:
+            rows = await self._commit(placements)
+        except BaseException:
+            # Whether it is stored is not known. Offer the tasks again: one that is stored no longer waits, and falls
+            # out at the next commit; the agent's next Hello or the reaper brings its attempt to an end.
+            for placement in placements:
+                release(placement.reservation, self._fleet, self._usage)
+            self.tasks_wait(placement.task for placement in placements)
+            raise
+        self._on_change()
+        orders = self._note(placements, rows)
+        for agent_id, assignments in orders.items():
+            if not self._dispatch(agent_id, assignments):
+                self._on_undelivered(agent_id, assignments)
+
+    async def _commit(self, placements: list[Placement]) -> list[Row]:
+        fences = await self._database.fetch("reserve_fences", count=len(placements))
+        agents = [placement.reservation.agent_id for placement in placements]
+        return await self._database.fetch(
+            "assign_tasks",
+            now=None,
+            ids=[placement.task.task_id for placement in placements],
+            fences=[row["fence"] for row in fences],
+            agent_ids=agents,
+            epochs=[self._epoch_of(agent_id) for agent_id in agents],
+            gpus=[",".join(map(str, placement.reservation.gpu_indexes)) or None for placement in placements],
+            term=self._term,
+        )
+
+    def _note(self, placements: list[Placement], rows: list[Row]) -> dict[AgentId, list[Assignment]]:
+        by_task = {placement.task.task_id: placement for placement in placements}
+        orders: dict[AgentId, list[Assignment]] = {}
+        for row in rows:
+            placement = by_task.pop(TaskId(row["id"]))
+            fence = Fence(row["fence"])
+            self._reserved[fence] = placement.reservation
+            orders.setdefault(placement.reservation.agent_id, []).append(
+                Assignment(
+                    fence=fence,
+                    task_id=placement.task.task_id,
+                    attempt=row["attempt"],
+                    namespace=row["namespace"],
+                    body=row["body"],
+                    gpu_indexes=placement.reservation.gpu_indexes,
+                )
+            )
+        for placement in by_task.values():
+            release(placement.reservation, self._fleet, self._usage)
+            # Cancelled meanwhile, or its agent's session was replaced: in the second case it still waits.
+            if self._epoch_of(placement.reservation.agent_id) == 0:
+                self.tasks_wait([placement.task])
+        if by_task:
+            _log.info("placements_refused", count=len(by_task))
+        return orders
+
+    def _forget(self, fence: Fence) -> None:
+        if reservation := self._reserved.pop(fence, None):
+            release(reservation, self._fleet, self._usage)

@@ -1,0 +1,194 @@
+"""The door to PostgreSQL: a pool, named queries, transactions, and one translation of "it is away".
+
+Everything that cannot reach the database, or loses it midway, leaves here as `Unavailable`. Whether a write whose answer
+was lost is stored is then unknown; every write of ours is keyed, so callers may repeat it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, Protocol
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from styx_server.core.errors import Unavailable
+from styx_server.store.migrate import migrate
+from styx_server.store.queries import load
+
+Row = asyncpg.Record
+
+_SESSION: Final = {
+    "application_name": "styx",
+    "timezone": "UTC",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "15s",
+    "jit": "off",
+}
+_ACQUIRE_SECONDS: Final = 5.0
+
+# Away, starting, stopping, out of connections, out of disk, a lock that took too long, read-only after a failover.
+_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+
+class Executor(Protocol):
+    """What can run named queries: the database itself, or a transaction."""
+
+    async def fetch(self, name: str, /, **values: object) -> list[Row]:
+        """All rows."""
+        ...
+
+    async def fetch_row(self, name: str, /, **values: object) -> Row | None:
+        """The first row, if any."""
+        ...
+
+    async def execute(self, name: str, /, **values: object) -> None:
+        """No rows."""
+        ...
+
+
+class Transaction:
+    """One transaction; ends with the block that made it."""
+
+    def __init__(self, connection: PoolConnectionProxy[Row]) -> None:
+        self._connection = connection
+        self._queries = load()
+
+    async def fetch(self, name: str, /, **values: object) -> list[Row]:
+        """All rows of a named query."""
+        query = self._queries[name]
+        return await self._connection.fetch(query.sql, *query.arguments(values))
+
+    async def fetch_row(self, name: str, /, **values: object) -> Row | None:
+        """The first row of a named query, if any."""
+        query = self._queries[name]
+        return await self._connection.fetchrow(query.sql, *query.arguments(values))
+
+    async def execute(self, name: str, /, **values: object) -> None:
+        """Runs a named query for its effect."""
+        query = self._queries[name]
+        await self._connection.fetch(query.sql, *query.arguments(values))
+
+    async def copy(self, table: str, columns: list[str], records: list[tuple[object, ...]]) -> None:
+        """Appends rows with COPY, the quickest way in for bytes."""
+        await self._connection.copy_records_to_table(table, columns=columns, records=records)
+
+
+class Database:
+    """A pool of connections to one database.
+
+    Make it with `connect`; close it when everything that uses it has stopped.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[Row]) -> None:
+        self._pool = pool
+        self._queries = load()
+
+    async def fetch(self, name: str, /, **values: object) -> list[Row]:
+        """All rows of a named query, in a transaction of its own.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        query = self._queries[name]
+        arguments = query.arguments(values)
+        with translated():
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                return await connection.fetch(query.sql, *arguments)
+
+    async def fetch_row(self, name: str, /, **values: object) -> Row | None:
+        """The first row of a named query, if any; errors as `fetch`."""
+        rows = await self.fetch(name, **values)
+        return rows[0] if rows else None
+
+    async def execute(self, name: str, /, **values: object) -> None:
+        """Runs a named query for its effect; errors as `fetch`."""
+        await self.fetch(name, **values)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction that commits when the block ends, and rolls back when it raises; errors as `fetch`."""
+        with translated():
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection, connection.transaction():
+                yield Transaction(connection)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[PoolConnectionProxy[Row]]:
+        """A bare connection, for migrations and other definitions."""
+        with translated():
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                yield connection
+
+    async def close(self) -> None:
+        """Closes every connection, waiting for none that hangs."""
+        self._pool.terminate()
+
+
+async def connect(*, max_connections: int = 20, **address: Any) -> Database:
+    """Opens a pool.
+
+    Args:
+        max_connections: the most connections that are open at once.
+        address: as `asyncpg.connect` takes it: `dsn`, or `host`, `user`, `password`, `database`.
+
+    Raises:
+        Unavailable: nobody answers there.
+    """
+    with translated():
+        pool = await asyncpg.create_pool(
+            min_size=1,
+            max_size=max_connections,
+            max_inactive_connection_lifetime=300.0,
+            command_timeout=60.0,
+            server_settings=_SESSION,
+            init=_prepare_connection,
+            **address,
+        )
+    return Database(pool)
+
+
+async def migrate_database(**address: Any) -> list[str]:
+    """Brings the schema of a database up to date, on a connection of its own; returns what was applied.
+
+    Raises:
+        Unavailable: nobody answers there.
+        MigrationError: the schema and this program do not go together.
+    """
+    with translated():
+        connection = await asyncpg.connect(**address)
+        try:
+            return await migrate(connection)
+        finally:
+            await connection.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns every way of "the database is away" into `Unavailable`."""
+    try:
+        yield
+    except _AWAY as error:
+        detail = str(error) or type(error).__name__
+        raise Unavailable(f"the database cannot be reached now ({detail}); try again") from error
+
+
+async def _prepare_connection(connection: asyncpg.Connection[Row]) -> None:
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_json, decoder=json.loads)
+
+
+def _encode_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,201 @@
+"""Rows to domain values and back; the only file that knows both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from styx_server.core.placement.capacity import Capacity, Gpu
+from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
+from styx_server.core.task import (
+    AgentId,
+    AttemptView,
+    EventView,
+    Fence,
+    NewTask,
+    Outcome,
+    Resources,
+    RetryPolicy,
+    Shape,
+    TaskFacts,
+    TaskId,
+    TaskView,
+)
+from styx_server.store.database import Row
+
+
+def shape_to_json(shape: Shape) -> dict[str, Any]:
+    """A shape as stored; equal shapes give equal text."""
+    need = shape.resources
+    return {
+        "pool": shape.pool,
+        "cpus_milli": need.cpus_milli,
+        "memory_bytes": need.memory_bytes,
+        "gpu_count": need.gpu_count,
+        "gpu_name": need.gpu_name,
+        "disk_bytes": need.disk_bytes,
+        "labels": [list(pair) for pair in sorted(need.labels)],
+    }
+
+
+def shape_digest(shape: Shape) -> bytes:
+    """SHA-256 of a shape as stored."""
+    return hashlib.sha256(json.dumps(shape_to_json(shape), sort_keys=True).encode()).digest()
+
+
+def shape_from_json(body: dict[str, Any]) -> Shape:
+    """A stored shape."""
+    fields = dict(body)
+    pool = fields.pop("pool")
+    labels = tuple((key, value) for key, value in fields.pop("labels"))
+    return Shape(pool=pool, resources=Resources(labels=labels, **fields))
+
+
+def retry_to_json(retry: RetryPolicy) -> str | None:
+    """A retry policy as stored; None for the default, which most tasks have."""
+    if retry == RetryPolicy():
+        return None
+    return json.dumps(
+        {
+            "max_retries": retry.max_retries,
+            "backoff_seconds": retry.backoff_seconds,
+            "max_backoff_seconds": retry.max_backoff_seconds,
+            "on_exit_codes": list(retry.on_exit_codes),
+        }
+    )
+
+
+def retry_from_json(body: dict[str, Any] | None) -> RetryPolicy:
+    """A stored retry policy."""
+    if body is None:
+        return RetryPolicy()
+    return RetryPolicy(**{**body, "on_exit_codes": tuple(body["on_exit_codes"])})
+
+
+def capacity_to_json(capacity: Capacity) -> dict[str, Any]:
+    """A capacity as stored."""
+    return {
+        "cpus_milli": capacity.cpus_milli,
+        "memory_bytes": capacity.memory_bytes,
+        "disk_bytes": capacity.disk_bytes,
+        "gpus": [{"index": gpu.index, "name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in capacity.gpus],
+    }
+
+
+def capacity_from_json(body: dict[str, Any]) -> Capacity:
+    """A stored capacity; of an agent that was never connected it is empty."""
+    fields = dict(body)
+    gpus = tuple(Gpu(**gpu) for gpu in fields.pop("gpus", ()))
+    return Capacity(gpus=gpus, **fields)
+
+
+def task_columns(tasks: list[NewTask], ids: list[int], spec_ids: list[int], shape_ids: list[int]) -> dict[str, object]:
+    """Parameters of `insert_tasks`, but for the namespaces."""
+    return {
+        "ids": ids,
+        "spec_ids": spec_ids,
+        "shape_ids": shape_ids,
+        "priorities": [task.priority for task in tasks],
+        "at_most_once": [task.at_most_once for task in tasks],
+        "disconnect_ms": [to_ms(task.disconnect_seconds) for task in tasks],
+        "not_before": [task.not_before for task in tasks],
+    }
+
+
+def facts(row: Row) -> TaskFacts:
+    """A row of `read_facts`."""
+    return TaskFacts(
+        task_id=TaskId(row["id"]),
+        state=TaskState(row["state"]),
+        desired=Desired(row["desired"]),
+        attempt=row["attempt"],
+        fence=Fence(row["fence"]),
+        attempt_state=AttemptState(row["attempt_state"]),
+        agent_id=AgentId(row["agent_id"] or 0),
+        at_most_once=row["at_most_once"],
+        failures=row["failures"],
+        infra_failures=row["infra_failures"],
+        preemptions=row["preemptions"],
+        retry=retry_from_json(row["retry"]),
+        start_time=row["start_time"],
+    )
+
+
+def task_view(row: Row) -> TaskView:
+    """A row of `get_tasks`."""
+    return TaskView(
+        task_id=TaskId(row["id"]),
+        namespace=row["namespace"],
+        name=row["name"],
+        labels=row["labels"],
+        state=TaskState(row["state"]),
+        reason=row["reason"],
+        message=row["message"],
+        exit_code=row["exit_code"],
+        create_time=row["create_time"],
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        agent_id=None if row["agent_id"] is None else AgentId(row["agent_id"]),
+        priority=row["priority"],
+        attempt=row["attempt"],
+        attempt_state=AttemptState(row["attempt_state"]),
+        body=row["body"],
+    )
+
+
+def live_attempt_view(row: Row) -> AttemptView | None:
+    """The live attempt in a row of `get_tasks`, if it has one."""
+    state = AttemptState(row["attempt_state"])
+    if not state.live:
+        return None
+    return AttemptView(
+        number=row["attempt"],
+        fence=Fence(row["fence"]),
+        state=state,
+        agent_id=AgentId(row["agent_id"]),
+        cause=Cause(row["attempt_cause"]),
+        assign_time=row["assign_time"],
+        start_time=row["start_time"],
+        end_time=None,
+        outcome=None,
+    )
+
+
+def attempt_view(row: Row) -> AttemptView:
+    """A row of `get_attempts`."""
+    return AttemptView(
+        number=row["number"],
+        fence=Fence(row["fence"]),
+        state=AttemptState.ENDED,
+        agent_id=AgentId(row["agent_id"]),
+        cause=Cause(row["cause"]),
+        assign_time=row["assign_time"],
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        outcome=Outcome(
+            kind=OutcomeKind(row["outcome"]),
+            exit_code=row["exit_code"],
+            signal=row["signal"],
+            message=row["message"],
+            cpu_seconds=row["cpu_ms"] / 1000,
+            max_memory_bytes=row["max_memory_bytes"],
+        ),
+    )
+
+
+def event_view(row: Row) -> EventView:
+    """A row of `get_timeline`."""
+    return EventView(
+        time=row["time"],
+        kind=row["kind"],
+        state=TaskState(row["state"]),
+        attempt=row["attempt"],
+        agent_id=None if row["agent_id"] is None else AgentId(row["agent_id"]),
+        message=row["message"],
+    )
+
+
+def to_ms(seconds: float | None) -> int | None:
+    """Seconds as whole milliseconds; None stays None."""
+    return None if seconds is None else round(seconds * 1000)

@@ -1,0 +1,131 @@
+-- name: find_token
+-- The token with this digest, if it is good.
+select id, kind from tokens
+where digest = :digest and revoke_time is null and (expire_time is null or expire_time > coalesce(:now::timestamptz, now()));
+
+-- name: insert_token
+-- Stores a token; the same digest again changes nothing.
+insert into tokens (kind, digest, expire_time, max_uses, pool, labels)
+values (:kind, :digest, :expire_time, :max_uses, :pool, :labels::jsonb)
+on conflict (digest) do nothing
+returning id, expire_time;
+
+-- name: get_token_by_digest
+-- When a stored token expires.
+select id, expire_time from tokens where digest = :digest;
+
+-- name: lock_join_token
+-- A join token that can still be used, locked until the end of the transaction.
+select id, pool, labels from tokens
+where digest = :digest and kind = 'join' and revoke_time is null and uses < max_uses
+    and expire_time > coalesce(:now::timestamptz, now())
+for update;
+
+-- name: use_join_token
+-- Counts one use.
+update tokens set uses = uses + 1 where id = :id;
+
+-- name: find_joined_agent
+-- The agent that joined with this key, if its join token is the one given.
+select agents.id from agents join tokens on tokens.id = agents.join_token_id
+where agents.key_digest = :key_digest and tokens.digest = :token_digest;
+
+-- name: insert_agent
+-- A new agent with its lease.
+with inserted as (
+    insert into agents (name, key_digest, join_token_id, pool, token_labels, labels, version)
+    values (:name, :key_digest, :join_token_id, :pool, :labels::jsonb, :labels::jsonb, :version)
+    returning id
+)
+insert into agent_leases (agent_id) select id from inserted returning agent_id as id;
+
+-- name: find_agent_key
+-- The digest of the key of an agent that may connect.
+select id, key_digest from agents where id = :id and revoke_time is null;
+
+-- name: open_session
+-- Starts a session: an epoch above all before, whatever the agent or the database forgot.
+update agent_leases set
+    epoch = greatest(epoch, :last_epoch) + 1, lease_seq = lease_seq + 1, replica_id = :replica_id, boot_id = :boot_id,
+    supervisor_id = :supervisor_id, connected = true, beat_time = coalesce(:now::timestamptz, now())
+where agent_id = :agent_id
+returning epoch;
+
+-- name: update_agent
+-- What an agent says of itself. Labels of its join token win over its own.
+update agents set
+    labels = :labels::jsonb || token_labels, capacity = :capacity::jsonb, facts = :facts::jsonb,
+    isolation = :isolation, version = :version
+where id = :id
+returning pool, labels, draining;
+
+-- name: close_session
+-- Ends a session, unless a newer one has begun.
+update agent_leases set connected = false where agent_id = :agent_id and epoch = :epoch returning agent_id;
+
+-- name: disconnect_all
+-- A server that starts alone knows that no session of an earlier process is open.
+update agent_leases set connected = false where connected and replica_id is distinct from :replica_id;
+
+-- name: renew_leases
+-- Stores beats; those that are not returned belong to a session that was replaced.
+update agent_leases set lease_seq = lease_seq + 1, beat_time = coalesce(:now::timestamptz, now()), connected = true
+from unnest(:agent_ids::bigint[], :epochs::bigint[]) as input (id, epoch)
+join agents on agents.id = input.id and agents.revoke_time is null
+where agent_leases.agent_id = input.id and agent_leases.epoch = input.epoch
+returning agent_leases.agent_id;
+
+-- name: live_attempts_of
+-- Every live attempt of an agent, with what decisions need.
+select tasks.id, tasks.fence, tasks.attempt, tasks.attempt_state, tasks.state, tasks.desired, tasks.stop_grace_ms,
+    tasks.namespace, tasks.shape_id, tasks.gpu_indexes, tasks.agent_id
+from live_attempts join tasks on tasks.id = live_attempts.task_id
+where live_attempts.agent_id = any(:agent_ids::bigint[]);
+
+-- name: read_held
+-- What is stored about attempts that an agent says it holds.
+select input.fence, tasks.id as task_id, tasks.fence as task_fence, tasks.agent_id, tasks.attempt, tasks.attempt_state,
+    attempts.number as ended_number, attempts.agent_id as ended_agent_id,
+    attempts.outcome as ended_outcome
+from unnest(:task_ids::bigint[], :fences::bigint[]) as input (task_id, fence)
+left join tasks on tasks.id = input.task_id
+left join attempts on attempts.task_id = input.task_id and attempts.fence = input.fence;
+
+-- name: list_agents
+-- Agents by id, behind one.
+select agents.id, agents.name, agents.pool, agents.labels, agents.capacity, agents.facts, agents.isolation,
+    agents.version, agents.draining, agents.create_time, agent_leases.epoch, agent_leases.connected,
+    agent_leases.beat_time, extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds
+from agents join agent_leases on agent_leases.agent_id = agents.id
+where agents.id > :after and agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids))
+order by agents.id
+limit :count;
+
+-- name: set_draining
+-- Takes an agent out of service, or back in.
+update agents set draining = :draining where id = :id and revoke_time is null returning id;
+
+-- name: lead
+-- Becomes the leader of a loop under a new term.
+insert into leaders (name, replica_id) values (:name, :replica_id)
+on conflict (name) do update set replica_id = excluded.replica_id, term = leaders.term + 1, seq = leaders.seq + 1
+returning term;
+
+-- name: get_deployment
+-- The identity of this database.
+select id from deployment;
+
+-- name: ping
+-- Whether the database answers and can be written to.
+select not pg_is_in_recovery() as writable;
+
+-- name: lock_lease
+-- The lease of an agent as its last session left it, locked until the end of the transaction.
+select agent_leases.epoch, boot_id, supervisor_id
+from agent_leases join agents on agents.id = agent_leases.agent_id
+where agent_id = :agent_id and agents.revoke_time is null
+for update of agent_leases;
+
+-- name: find_live_fences
+-- Which of these fences are live attempts of an agent.
+select fence from live_attempts where agent_id = :agent_id and fence = any(:fences::bigint[]);

@@ -1,0 +1,277 @@
+-- name: reserve_task_ids
+-- Takes ids for tasks that are about to be stored; ids of a failed submission are never used.
+select nextval('task_ids') as id from generate_series(1, :count::int);
+
+-- name: claim_requests
+-- Records request ids; those that are not returned were used before.
+insert into requests (token_id, method, request_id, digest, task_ids)
+select token_id, method, request_id, digest, string_to_array(task_ids, ',')::bigint[]
+from unnest(:token_ids::bigint[], :methods::text[], :request_ids::text[], :digests::bytea[], :task_ids::text[])
+    as input (token_id, method, request_id, digest, task_ids)
+order by token_id, method, request_id
+on conflict do nothing
+returning token_id, method, request_id;
+
+-- name: find_requests
+-- What request ids were used for.
+select requests.token_id, requests.method, requests.request_id, requests.digest, requests.task_ids
+from unnest(:token_ids::bigint[], :methods::text[], :request_ids::text[]) as input (token_id, method, request_id)
+join requests using (token_id, method, request_id);
+
+-- name: insert_specs
+-- Stores the immutable parts of tasks; returns an id for each, in the order given.
+insert into task_specs (name, labels, retry, body)
+select name, labels::jsonb, retry::jsonb, body
+from unnest(:names::text[], :labels::text[], :retries::text[], :bodies::bytea[]) with ordinality
+    as input (name, labels, retry, body, position)
+order by position
+returning id;
+
+-- name: insert_tasks
+-- Stores new tasks and says so in their timelines.
+with inserted as (
+    insert into tasks (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
+    select id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before
+    from unnest(:ids::bigint[], :spec_ids::bigint[], :shape_ids::int[], :namespaces::text[], :priorities::smallint[],
+                :at_most_once::boolean[], :disconnect_ms::bigint[], :not_before::timestamptz[])
+        as input (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
+    returning id, namespace
+)
+insert into task_events (task_id, state, namespace, kind)
+select id, 1, namespace, 'submitted' from inserted;
+
+-- name: intern_shape
+-- The id of a shape, stored when it is new.
+with inserted as (
+    insert into shapes (digest, body) values (:digest, :body::jsonb) on conflict (digest) do nothing returning id
+)
+select id from inserted union all select id from shapes where digest = :digest limit 1;
+
+-- name: get_shapes
+-- Every shape.
+select id, body, reason, message from shapes;
+
+-- name: explain_shapes
+-- Records why tasks of these shapes wait.
+update shapes set reason = input.reason, message = input.message
+from unnest(:ids::int[], :reasons::text[], :messages::text[]) as input (id, reason, message)
+where shapes.id = input.id and (shapes.reason, shapes.message) is distinct from (input.reason, input.message);
+
+-- name: ensure_namespace
+-- Makes a namespace known when it is first used.
+insert into namespaces (name) values (:name) on conflict do nothing;
+
+-- name: list_namespaces
+-- Every namespace.
+select name from namespaces order by name;
+
+-- name: read_queue
+-- The next part of the queue of a namespace, behind a place in its order.
+select id, priority, shape_id, not_before, namespace
+from tasks
+where namespace = :namespace and (priority < :priority or (priority = :priority and id > :id))
+    and state = 1 and desired = 1 and attempt_state in (0, 5) and reason <> 'held'
+order by priority desc, id
+limit :count;
+
+-- name: assign_tasks
+-- Gives waiting tasks to agents, if they still wait, the agent's session is the one meant, and the leader still leads.
+with assigned as (
+    update tasks set
+        attempt = tasks.attempt + 1, fence = input.fence, agent_id = input.agent_id, attempt_state = 1,
+        assign_time = coalesce(:now::timestamptz, now()), start_time = null, exit_code = null, not_before = null,
+        reason = 'starting', message = '', attempt_cause = tasks.next_cause, gpu_indexes = string_to_array(input.gpus, ',')::smallint[]
+    from unnest(:ids::bigint[], :fences::bigint[], :agent_ids::bigint[], :epochs::bigint[], :gpus::text[])
+        as input (id, fence, agent_id, epoch, gpus)
+    join agent_leases on agent_leases.agent_id = input.agent_id and agent_leases.epoch = input.epoch
+    where tasks.id = input.id and tasks.state = 1 and tasks.desired = 1 and tasks.attempt_state in (0, 5)
+        and exists (select from leaders where name = 'scheduler' and term = :term)
+    returning tasks.id, tasks.attempt, tasks.fence, tasks.agent_id, tasks.spec_id, tasks.namespace, tasks.shape_id
+), live as (
+    insert into live_attempts (task_id, agent_id, fence) select id, agent_id, fence from assigned
+), noted as (
+    insert into task_events (task_id, agent_id, attempt, state, namespace, kind)
+    select id, agent_id, attempt, 1, namespace, 'assigned' from assigned
+)
+select assigned.*, task_specs.body from assigned join task_specs on task_specs.id = assigned.spec_id;
+
+-- name: reserve_fences
+-- Takes fences, each larger than all before.
+select nextval('fences') as fence from generate_series(1, :count::int);
+
+-- name: read_facts
+-- What decisions about tasks are made from.
+select tasks.id, tasks.state, desired, attempt, fence, attempt_state, agent_id, at_most_once, failures,
+    infra_failures, preemptions, start_time, assign_time, stop_grace_ms, disconnect_ms, namespace, priority, shape_id,
+    gpu_indexes, task_specs.retry
+from tasks join task_specs on task_specs.id = tasks.spec_id
+where tasks.id = any(:ids::bigint[]);
+
+-- name: start_attempts
+-- Records that attempts run, or prepare to, or are being stopped.
+with changed as (
+    update tasks set
+        attempt_state = input.attempt_state,
+        state = case when tasks.state = 1 then 2 else tasks.state end,
+        reason = case when tasks.state = 1 then '' else tasks.reason end,
+        start_time = coalesce(tasks.start_time, input.start_time)
+    from unnest(:ids::bigint[], :fences::bigint[], :agent_ids::bigint[], :epochs::bigint[], :attempt_states::smallint[],
+                :start_times::timestamptz[])
+        as input (id, fence, agent_id, epoch, attempt_state, start_time)
+    join agent_leases on agent_leases.agent_id = input.agent_id and agent_leases.epoch = input.epoch
+    where tasks.id = input.id and tasks.fence = input.fence and tasks.agent_id = input.agent_id
+        and tasks.attempt_state between 1 and 4 and tasks.attempt_state < input.attempt_state
+    returning tasks.id, tasks.fence, tasks.agent_id, tasks.attempt, tasks.state, tasks.namespace, tasks.attempt_state
+), noted as (
+    insert into task_events (task_id, agent_id, attempt, state, namespace, kind)
+    select id, agent_id, attempt, state, namespace,
+        case attempt_state when 2 then 'preparing' when 3 then 'started' else 'stopping' end
+    from changed
+)
+select id, fence from changed;
+
+-- name: end_attempts
+-- Ends attempts and moves their tasks on, if nothing about them changed since it was decided.
+with changed as (
+    update tasks set
+        attempt_state = 5, state = input.state, reason = input.reason, message = input.message,
+        exit_code = input.exit_code, start_time = coalesce(tasks.start_time, input.start_time),
+        end_time = case when input.state >= 4 then input.end_time end,
+        not_before = input.not_before, failures = input.failures, infra_failures = input.infra_failures,
+        preemptions = input.preemptions, next_cause = coalesce(input.next_cause, tasks.next_cause)
+    from unnest(:ids::bigint[], :fences::bigint[], :seen_desired::smallint[], :states::smallint[], :reasons::text[],
+                :messages::text[], :exit_codes::int[], :start_times::timestamptz[], :end_times::timestamptz[],
+                :not_before::timestamptz[], :failures::smallint[], :infra_failures::smallint[],
+                :preemptions::smallint[], :next_causes::text[])
+        as input (id, fence, desired, state, reason, message, exit_code, start_time, end_time, not_before, failures,
+                  infra_failures, preemptions, next_cause)
+    where tasks.id = input.id and tasks.fence = input.fence and tasks.attempt_state between 1 and 4
+        and tasks.desired = input.desired
+    returning tasks.id, tasks.fence, tasks.agent_id, tasks.attempt, tasks.state, tasks.namespace, tasks.assign_time,
+        tasks.start_time, input.end_time, tasks.message, tasks.attempt_cause
+), ended as (
+    insert into attempts (task_id, number, fence, agent_id, cause, assign_time, start_time, end_time, outcome, exit_code,
+        signal, message, cpu_ms, max_memory_bytes)
+    select changed.id, changed.attempt, changed.fence, changed.agent_id, changed.attempt_cause, changed.assign_time,
+        changed.start_time, changed.end_time, input.outcome, input.exit_code, input.signal, input.message, input.cpu_ms,
+        input.max_memory_bytes
+    from changed
+    join unnest(:fences::bigint[], :outcomes::smallint[], :exit_codes::int[], :signals::smallint[],
+                :outcome_messages::text[], :cpu_ms::bigint[], :max_memory_bytes::bigint[])
+        as input (fence, outcome, exit_code, signal, message, cpu_ms, max_memory_bytes) using (fence)
+), dead as (
+    delete from live_attempts using changed where live_attempts.task_id = changed.id
+), noted as (
+    insert into task_events (task_id, agent_id, attempt, state, namespace, kind, message)
+    select id, agent_id, attempt, state, namespace, 'ended', message from changed
+)
+select id, fence from changed;
+
+-- name: cancel_waiting
+-- Ends tasks that have no live attempt.
+with changed as (
+    update tasks set state = 6, desired = 2, reason = 'cancel_requested', message = :message,
+        end_time = coalesce(:now::timestamptz, now()), not_before = null
+    where id = any(:ids::bigint[]) and state = 1 and attempt_state in (0, 5)
+    returning id, attempt, namespace, message
+), noted as (
+    insert into task_events (task_id, attempt, state, namespace, kind, message)
+    select id, attempt, 6, namespace, 'cancelled', message from changed
+)
+select id from changed;
+
+-- name: cancel_live
+-- Asks the live attempts of tasks to stop.
+with changed as (
+    update tasks set state = 3, desired = 2, reason = 'cancel_requested', message = :message,
+        stop_grace_ms = coalesce(:grace_ms::bigint, stop_grace_ms)
+    where id = any(:ids::bigint[]) and state in (1, 2) and attempt_state between 1 and 4
+    returning id, fence, agent_id, attempt, namespace, message, stop_grace_ms
+), noted as (
+    insert into task_events (task_id, agent_id, attempt, state, namespace, kind, message)
+    select id, agent_id, attempt, 3, namespace, 'cancel_requested', message from changed
+)
+select id, fence, agent_id, stop_grace_ms from changed;
+
+-- name: reopen_task
+-- Lets a task that ended without success, or is held, wait for one more attempt.
+with changed as (
+    update tasks set state = 1, desired = 1, reason = '', message = '', exit_code = null, end_time = null,
+        not_before = null, stop_grace_ms = null, infra_failures = 0, next_cause = 'manual'
+    where id = :id and attempt_state in (0, 5) and (state in (5, 6, 7, 8) or (state = 1 and reason = 'held'))
+    returning id, attempt, namespace, priority, shape_id
+), noted as (
+    insert into task_events (task_id, attempt, state, namespace, kind)
+    select id, attempt, 1, namespace, 'retry_requested' from changed
+)
+select id, namespace, priority, shape_id from changed;
+
+-- name: get_tasks
+-- Tasks as users see them, with or without their specs.
+select tasks.id, tasks.namespace, task_specs.name, task_specs.labels, tasks.state,
+    case when tasks.state = 1 and tasks.reason = '' then shapes.reason else tasks.reason end as reason,
+    case when tasks.state = 1 and tasks.reason = '' then shapes.message else tasks.message end as message,
+    tasks.exit_code, tasks.create_time, tasks.assign_time, tasks.start_time, tasks.end_time, tasks.not_before,
+    tasks.agent_id, tasks.priority, tasks.attempt, tasks.attempt_state, tasks.fence, tasks.attempt_cause,
+    case when :with_body::boolean then task_specs.body else '' end as body
+from tasks
+join task_specs on task_specs.id = tasks.spec_id
+join shapes on shapes.id = tasks.shape_id
+where tasks.id = any(:ids::bigint[]);
+
+-- name: get_status
+-- The state of one task and little else.
+select tasks.id, tasks.state,
+    case when tasks.state = 1 and tasks.reason = '' then shapes.reason else tasks.reason end as reason,
+    case when tasks.state = 1 and tasks.reason = '' then shapes.message else tasks.message end as message,
+    tasks.exit_code, tasks.attempt, tasks.agent_id
+from tasks join shapes on shapes.id = tasks.shape_id
+where tasks.id = :id;
+
+-- name: list_task_ids
+-- Ids of tasks of a namespace that match, newest first, below an id.
+select tasks.id
+from tasks join task_specs on task_specs.id = tasks.spec_id
+where tasks.namespace = :namespace and tasks.id < :below
+    and (:states::smallint[] is null or tasks.state = any(:states))
+    and (:not_states::smallint[] is null or tasks.state <> all(:not_states))
+    and (:agent_ids::bigint[] is null or tasks.agent_id = any(:agent_ids))
+    and (:names::text[] is null or task_specs.name = any(:names))
+    and (:labels::jsonb is null or task_specs.labels @> :labels)
+    and (:id_from::bigint is null or tasks.id >= :id_from)
+    and (:id_to::bigint is null or tasks.id <= :id_to)
+    and (:time_from::timestamptz is null or tasks.create_time >= :time_from)
+    and (:time_to::timestamptz is null or tasks.create_time <= :time_to)
+order by tasks.id desc
+limit :count;
+
+-- name: get_attempts
+-- The attempts of a task that are over, oldest first.
+select number, fence, agent_id, cause, assign_time, start_time, end_time, outcome, exit_code, signal, message, cpu_ms,
+    max_memory_bytes
+from attempts where task_id = :task_id order by number;
+
+-- name: get_timeline
+-- What happened to a task, oldest first.
+select time, kind, state, attempt, agent_id, message
+from task_events where task_id = :task_id order by txid, seq limit 1000;
+
+-- name: count_live_tasks
+-- How many tasks wait, run or are being stopped.
+select state, count(*) as count from tasks where state < 4 group by state;
+
+-- name: read_feed
+-- Changes behind a place in the order of commits, up to the oldest running transaction.
+select txid::text as txid, seq, task_id, namespace
+from task_events
+where (txid, seq) > (:txid::text::xid8, :seq::bigint) and txid < pg_snapshot_xmin(pg_current_snapshot())
+order by txid, seq
+limit :count;
+
+-- name: feed_end
+-- The place in the order of commits before which everything is visible now.
+select pg_snapshot_xmin(pg_current_snapshot())::text as txid;
+
+-- name: get_attempt_state
+-- Where the latest attempt of a task is.
+select id, state, reason, attempt, attempt_state, agent_id, fence from tasks where id = :id;

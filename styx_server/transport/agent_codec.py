@@ -1,0 +1,187 @@
+"""The agents' messages to domain values and back. Ages become times by this server's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from styx.agent.v1 import agent_service_pb2 as wire
+from styx.v1 import tasks_pb2
+from styx_server.core.errors import InvalidRequest, Violation
+from styx_server.core.session import (
+    Assignment,
+    AttemptReport,
+    HeldAttempt,
+    Hello,
+    LogEnd,
+    LogGap,
+    LogStream,
+    StopOrder,
+    Verdict,
+)
+from styx_server.core.states import AttemptState, OutcomeKind
+from styx_server.core.task import AgentId, Fence, Outcome, TaskId
+from styx_server.services.log_codec import Codec, pack_times
+from styx_server.services.log_intake import MAX_CHUNK_BYTES
+from styx_server.services.log_streams import Chunk
+from styx_server.transport.codec import capacity, duration, duration_seconds
+
+MAX_MESSAGE_CHARS: Final = 1000
+
+
+def hello(message: wire.Hello, now: datetime) -> Hello:
+    """The first message of a session."""
+    return Hello(
+        agent_id=AgentId(message.agent_id),
+        boot_id=message.boot_id,
+        supervisor_id=message.supervisor_id,
+        last_epoch=message.last_epoch,
+        version=message.version,
+        capacity=capacity(message.capacity),
+        labels=dict(message.labels),
+        facts=dict(message.facts),
+        isolation=message.isolation,
+        held=tuple(_held(item, now) for item in message.attempts),
+        draining=message.draining,
+    )
+
+
+def report(message: wire.AttemptReport, now: datetime) -> AttemptReport:
+    """What happened to one attempt.
+
+    Raises:
+        InvalidRequest: it says nothing that can be understood.
+    """
+    state = _attempt_state(message.state)
+    outcome = None
+    if state is AttemptState.ENDED:
+        outcome = _outcome(message.outcome)
+    return AttemptReport(
+        fence=Fence(message.fence),
+        task_id=TaskId(message.task_id),
+        state=state,
+        start_time=_ago(message, "started_ago", now),
+        end_time=_ago(message, "ended_ago", now) or (now if outcome else None),
+        outcome=outcome,
+        logs=tuple(_log_end(item) for item in message.logs),
+    )
+
+
+def chunk(message: wire.LogChunk, now: datetime) -> Chunk:
+    """Contiguous bytes of a stream.
+
+    Raises:
+        InvalidRequest: its length is out of bounds, or its packing is unknown.
+    """
+    if not 0 <= message.length <= MAX_CHUNK_BYTES or message.offset < 0:
+        text = f"is {message.length}, must be 0 to {MAX_CHUNK_BYTES}"
+        raise InvalidRequest([Violation(field="chunks.length", description=text)])
+    times = [
+        (position, now - timedelta(microseconds=max(0, age)))
+        for position, age in zip(message.time_offsets, message.time_ages_micros, strict=False)
+    ]
+    return Chunk(
+        start=message.offset,
+        length=message.length,
+        codec=Codec.ZSTD if message.codec == wire.LogChunk.ZSTD else Codec.IDENTITY,
+        data=message.data,
+        times=pack_times(times),
+        gap=_gap(message.gap) if message.HasField("gap") else None,
+    )
+
+
+def assign(assignments: Iterable[Assignment]) -> wire.ServerMessage:
+    """Orders to start."""
+    items = [
+        wire.Assignment(
+            fence=item.fence,
+            task_id=item.task_id,
+            attempt=item.attempt,
+            spec=item.body,
+            gpu_indexes=item.gpu_indexes,
+            namespace=item.namespace,
+        )
+        for item in assignments
+    ]
+    return wire.ServerMessage(assign=wire.Assign(assignments=items))
+
+
+def stop(order: StopOrder) -> wire.StopAttempt:
+    """An order to stop."""
+    grace = order.grace_seconds
+    return wire.StopAttempt(
+        fence=order.fence,
+        cause=int(order.cause),  # type: ignore[arg-type]
+        grace=None if grace is None else duration(grace),
+    )
+
+
+def verdict(item: Verdict) -> wire.Verdict:
+    """What to do with a held attempt."""
+    return wire.Verdict(
+        fence=item.fence,
+        action=int(item.action),  # type: ignore[arg-type]
+        start_acked=item.start_acked,
+        end_acked=item.end_acked,
+        stop=None if item.stop is None else stop(item.stop),
+        logs=[
+            wire.LogPosition(stream=int(stream), offset=offset)  # type: ignore[arg-type]
+            for stream, offset in item.logs
+        ],
+    )
+
+
+def _held(message: wire.HeldAttempt, now: datetime) -> HeldAttempt:
+    return HeldAttempt(
+        fence=Fence(message.fence),
+        task_id=TaskId(message.task_id),
+        attempt=message.attempt,
+        state=_attempt_state(message.state),
+        report=report(message.unacked_report, now) if message.HasField("unacked_report") else None,
+    )
+
+
+def _outcome(message: tasks_pb2.Outcome) -> Outcome:
+    try:
+        kind = OutcomeKind(message.kind)
+    except ValueError:
+        # From a newer agent: that it ended is certain, how is not.
+        kind = OutcomeKind.SUPERVISOR_LOST
+    return Outcome(
+        kind=kind,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        signal=max(0, min(message.signal, 255)),
+        message=_clean(message.message),
+        cpu_seconds=max(0.0, duration_seconds(message, "cpu_time") or 0.0),
+        max_memory_bytes=min(message.max_memory_bytes, 2**62),
+    )
+
+
+def _log_end(message: wire.LogEnd) -> LogEnd:
+    return LogEnd(
+        stream=LogStream(message.stream),
+        total_bytes=message.total_bytes,
+        sha256=message.sha256,
+        gaps=tuple(_gap(gap) for gap in message.gaps),
+    )
+
+
+def _gap(message: tasks_pb2.LogGap) -> LogGap:
+    return LogGap(start=message.start_offset, end=message.end_offset, reason=_clean(message.reason))
+
+
+def _attempt_state(number: int) -> AttemptState:
+    try:
+        return AttemptState(number)
+    except ValueError:
+        raise InvalidRequest([Violation(field="state", description=f"is {number}, which is unknown")]) from None
+
+
+def _ago(message: wire.AttemptReport, field: str, now: datetime) -> datetime | None:
+    seconds = duration_seconds(message, field)
+    return None if seconds is None else now - timedelta(seconds=max(0.0, min(seconds, 1e9)))
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "")[:MAX_MESSAGE_CHARS]

@@ -1,0 +1,59 @@
+"""The HTTP port: health, metrics, and the document that tells clients where gRPC is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from styx_server.services.health import Health
+
+
+def make_app(
+    health: Health, metrics: Callable[[], Awaitable[bytes]], discovery: Callable[[], dict[str, Any]]
+) -> Starlette:
+    """Builds the application.
+
+    Args:
+        health: asked by the probes.
+        metrics: text for Prometheus.
+        discovery: content of `/.well-known/styx.json`.
+    """
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(_: Request) -> Response:
+        reasons = await health.reasons()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    async def both(_: Request) -> Response:
+        reasons = await health.reasons()
+        body = {"live": True, "ready": not reasons, "reasons": reasons}
+        return JSONResponse(body, status_code=503 if reasons else 200)
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(await metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    async def discover(_: Request) -> Response:
+        return JSONResponse(discovery())
+
+    async def root(_: Request) -> Response:
+        text = "Styx control plane. Try /health, /metrics, /.well-known/styx.json, or the command line: styx status\n"
+        return Response(text, media_type="text/plain")
+
+    return Starlette(
+        routes=[
+            Route("/", root),
+            Route("/health", both),
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/metrics", show_metrics),
+            Route("/.well-known/styx.json", discover),
+        ]
+    )
