@@ -34,8 +34,7 @@ test: setup ## Run all tests
 	@$(BIN)/pytest $(ARGS)
 
 check: setup ## Run every check that is not a test: format, lint, types, imports, generated code, documents
-	@$(BIN)/ruff format --check .
-	@$(MAKE) lint types imports generated docs
+	@$(MAKE) --keep-going format lint types imports generated docs
 
 fmt: setup ## Format the code, and mend what can be mended without thought
 	@$(BIN)/ruff format .
@@ -52,6 +51,9 @@ imports: setup ## Check that the walls between the rooms hold
 
 protos: setup ## Generate the wire code from protos/
 	@$(BIN)/python tools/gen_protos.py
+
+format: setup
+	@$(BIN)/ruff format --check .
 
 generated: setup
 	@$(BIN)/python -m tools.check_generated

@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from styx.discovery import Endpoint, discover
 from styx.errors import Final, ServerUnreachable
 from styx.locate import Address, Target
 from styx.v1.styx_service_pb2_grpc import StyxServiceStub
@@ -127,46 +126,51 @@ class Connection:
         return await self._dial(addresses[self._next])
 
     async def _dial(self, address: Address) -> Line:
-        endpoint = await self._endpoint(address)
-        channel = _open(endpoint)
+        grpc_address, tls = await self._endpoint(address)
+        channel = _open(grpc_address, tls=tls)
         try:
             async with asyncio.timeout(self._timeout):
-                await _until_ready(channel, address.url, endpoint)
+                await _until_ready(channel, address.url, grpc_address)
         except BaseException as error:
             await channel.close(None)
             if isinstance(error, TimeoutError):
-                why = f"no connection to {endpoint.grpc_address} within {self._timeout:g} s"
+                why = f"no connection to {grpc_address} within {self._timeout:g} s"
                 raise ServerUnreachable(address.url, why) from None
             raise
         return Line(channel)
 
-    async def _endpoint(self, address: Address) -> Endpoint:
+    async def _endpoint(self, address: Address) -> tuple[str, bool]:
+        """The gRPC address, and whether it speaks TLS."""
         if address.grpc_address:
-            return Endpoint(grpc_address=address.grpc_address, tls=address.url.startswith("https"))
+            return address.grpc_address, address.tls
+        # An HTTP client is only loaded by who needs one.
+        from styx.discovery import discover
+
         try:
             async with asyncio.timeout(self._timeout + 1.0):
-                return await asyncio.to_thread(discover, address.url, timeout_seconds=self._timeout)
+                found = await asyncio.to_thread(discover, address.url, timeout_seconds=self._timeout)
+                return found.grpc_address, found.tls
         except TimeoutError:
             raise ServerUnreachable(address.url, f"no answer within {self._timeout:g} s") from None
 
 
-def _open(endpoint: Endpoint) -> grpc.aio.Channel:
+def _open(address: str, *, tls: bool) -> grpc.aio.Channel:
     # A loopback address behind somebody's HTTP proxy variable would be dialled through that proxy.
-    options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if _is_local(endpoint.grpc_address) else _OPTIONS
-    if endpoint.tls:
-        return grpc.aio.secure_channel(endpoint.grpc_address, grpc.ssl_channel_credentials(), options=options)
-    return grpc.aio.insecure_channel(endpoint.grpc_address, options=options)
+    options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if _is_local(address) else _OPTIONS
+    if tls:
+        return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(), options=options)
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 def _is_local(address: str) -> bool:
     return address.startswith(("127.", "localhost:", "[::1]:"))
 
 
-async def _until_ready(channel: grpc.aio.Channel, url: str, endpoint: Endpoint) -> None:
+async def _until_ready(channel: grpc.aio.Channel, url: str, grpc_address: str) -> None:
     """Waits for the connection. Gives up at the first refusal: gRPC itself would go on trying."""
     state = channel.get_state(try_to_connect=True)
     while state is not grpc.ChannelConnectivity.READY:
         if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-            raise ServerUnreachable(url, f"nothing accepts connections at {endpoint.grpc_address}")
+            raise ServerUnreachable(url, f"nothing accepts connections at {grpc_address}")
         await channel.wait_for_state_change(state)
         state = channel.get_state(try_to_connect=True)

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,10 +26,12 @@ class Address:
     Attributes:
         url: as a person would write it; for messages, and for discovery.
         grpc_address: `host:port`, when it is known without asking.
+        tls: whether it speaks TLS there.
     """
 
     url: str
     grpc_address: str | None = None
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class LocalEndpoint:
     grpc: str
     pid: int
     version: str
+    tls: bool
 
 
 def default_data_dir(env: Mapping[str, str] = os.environ) -> Path:
@@ -104,6 +106,7 @@ def read_endpoint(folder: Path) -> LocalEndpoint | None:
             grpc=str(document["grpc"]),
             pid=int(document["pid"]),
             version=str(document.get("version", "")),
+            tls=bool(document.get("tls")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -127,20 +130,21 @@ def read_token(folder: Path) -> str:
 def _named(text: str, folder: Path) -> tuple[Address, ...]:
     endpoint = read_endpoint(folder)
     urls = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(Address(url=url, grpc_address=_known_grpc(url, endpoint)) for url in urls)
+    return tuple(_address(url, endpoint) for url in urls)
 
 
-def _known_grpc(url: str, endpoint: LocalEndpoint | None) -> str | None:
+def _address(url: str, endpoint: LocalEndpoint | None) -> Address:
+    """A named address; when it is that of this machine's server, discovery has been done already."""
     if endpoint is None or _place(url) != _place(endpoint.http):
-        return None
-    return endpoint.grpc
+        return Address(url=url)
+    return Address(url=url, grpc_address=endpoint.grpc, tls=endpoint.tls)
 
 
 def _local(folder: Path) -> Address:
     endpoint = read_endpoint(folder)
     if endpoint is None:
         raise NoServer(f"no server is named, and none runs with the data folder {folder}")
-    return Address(url=endpoint.http, grpc_address=endpoint.grpc)
+    return Address(url=endpoint.http, grpc_address=endpoint.grpc, tls=endpoint.tls)
 
 
 def _place(url: str) -> tuple[str, str, int | None] | None:
@@ -155,10 +159,10 @@ def _place(url: str) -> tuple[str, str, int | None] | None:
 
 
 def _is_loopback(url: str) -> bool:
+    from ipaddress import ip_address
+
     place = _place(url)
-    if place is None:
-        return False
     try:
-        return ip_address(place[1]).is_loopback
+        return place is not None and ip_address(place[1]).is_loopback
     except ValueError:
         return False

@@ -65,9 +65,11 @@ def parse_gpus(text: str) -> tuple[str, int]:
     Raises:
         ValueError: the text is of another form, or the count is zero.
     """
-    name, _, count = text.strip().rpartition(":")
-    if not name and not count.isdecimal():
-        name, count = count, "1"
-    if not count.isdecimal() or int(count) < 1 or (not name and ":" in text):
+    stripped = text.strip()
+    name, colon, count = stripped.rpartition(":")
+    if not colon and not stripped.isdecimal():
+        name, count = stripped, "1"
+    is_count = count.isascii() and count.isdecimal() and len(count) <= 9 and int(count) >= 1
+    if not is_count or not stripped or (colon and not name):
         raise ValueError(f"{text!r} is not a number of accelerators; write it like A100:2, A100 or 2")
     return name, int(count)

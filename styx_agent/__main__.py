@@ -27,7 +27,7 @@ def main() -> None:
 
         app.run(settings)
     except AgentError as error:
-        print(f"styx-agent: {error}", file=sys.stderr)  # noqa: T201 - the user's answer, not a log line
+        print(f"styx-agent: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -22,6 +22,7 @@ from styx_agent.config import Settings
 from styx_agent.errors import AgentError, AlreadyRunning
 from styx_agent.journal import Journal
 from styx_agent.ledger import Ledger
+from styx_agent.supervisor.wire import Message
 from styx_agent.supervisor_client import SupervisorClient
 
 if TYPE_CHECKING:
@@ -44,10 +45,13 @@ class App:
         self._settings = settings
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._supervisor = SupervisorClient(settings.data_dir, lambda message: self._ledger.on_supervisor(message))
+        self._supervisor = SupervisorClient(settings.data_dir, self._on_supervisor)
         self._ledger = Ledger(self._supervisor.say)
         self._supervisor.prepare()
         self._journal = Journal(settings.data_dir)
+
+    def _on_supervisor(self, message: Message) -> None:
+        self._ledger.on_supervisor(message)
 
     async def run(self) -> None:
         """Runs until a signal, or until going on makes no sense.
@@ -91,9 +95,7 @@ class App:
             await self._stop_tasks(link)
         await link.leave("the agent was told to stop")
         if self._supervisor.ready.is_set() and (self._settings.on_exit == "stop" or not len(self._ledger)):
-            await self._supervisor.shut_down(
-                stop_tasks=self._settings.on_exit == "stop", seconds=_SHUTDOWN_SECONDS
-            )
+            await self._supervisor.shut_down(stop_tasks=self._settings.on_exit == "stop", seconds=_SHUTDOWN_SECONDS)
 
     async def _stop_tasks(self, link: Link) -> None:
         link.drain()

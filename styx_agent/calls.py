@@ -1,7 +1,7 @@
 """Reading from and writing to a stream of gRPC without its traps.
 
-A read or a write that is cancelled kills the stream, and a stream that has died says so in many ways; here there is one:
-`SessionOver`. Next: `session.py` and `logs.py`, which have one reader and one writer each.
+A read or a write that is cancelled kills the stream, and a stream that has died says so in many ways; here there is
+one: `SessionOver`. Next: `session.py` and `logs.py`, which have one reader and one writer each.
 """
 
 from __future__ import annotations
@@ -63,8 +63,13 @@ async def write_or_raise(call: Any, message: Any) -> None:
 
 
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The most telling one of what went wrong at once in a task group: a stream that died is the least."""
-    leaves = [
-        first_cause(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions
-    ]
+    """The most telling one of what went wrong at once in a task group: a stream that died is the least.
+
+    A task group that is cancelled while its tasks fail raises the failures and drops the cancellation; whoever asked
+    for it would wait for ever, so it comes first here.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    leaves = [first_cause(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions]
     return min(leaves, key=lambda error: isinstance(error, SessionOver))

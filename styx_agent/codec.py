@@ -89,7 +89,9 @@ class OrderWriter:
             "grace_micros": micros(spec.stop_grace) if spec.HasField("stop_grace") else _DEFAULT_GRACE_MICROS,
             "disconnect_micros": None
             if limits.never
-            else micros(limits.after) if limits.HasField("after") else _DEFAULT_DISCONNECT_MICROS,
+            else micros(limits.after)
+            if limits.HasField("after")
+            else _DEFAULT_DISCONNECT_MICROS,
             "drop_when_full": spec.logs.when_full == tasks_pb2.LogPolicy.DROP,
             "spool_bytes": spec.logs.spool_bytes or _DEFAULT_SPOOL_BYTES,
         }

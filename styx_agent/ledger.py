@@ -235,6 +235,10 @@ class Ledger:
 
     # What the server says.
 
+    def extend_lease(self, sent_micros: int, window_micros: int) -> None:
+        """A beat sent at that time is stored."""
+        self._say({"op": "extend", "sent_micros": sent_micros, "window_micros": window_micros})
+
     def assign(self, order: Message, *, may_start: bool) -> None:
         """A new attempt; one that is known already is left alone."""
         fence = order["fence"]

@@ -113,7 +113,7 @@ class Link:
         await self._supervisor.ready.wait()
         endpoint = await _find(self._settings.server_url)
         async with _channel(endpoint) as channel:
-            stub: Any = AgentServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub: Any = AgentServiceStub(channel)
             if not self._journal.identity.agent_id:
                 await self._join(stub)
             identity = self._journal.identity
@@ -124,7 +124,6 @@ class Link:
                 journal=self._journal,
                 data_dir=self._settings.data_dir,
                 orders=codec.OrderWriter(identity.agent_id, has_gpus=bool(self._machine.gpus)),
-                say=self._supervisor.say,
             )
             await self._session.run(self._hello())
         return True

@@ -200,9 +200,7 @@ class LogPusher:
 
     def _seconds_to_next(self) -> float | None:
         times = [
-            self._due_at(stream)
-            for stream in self._waiting.values()
-            if stream.sent - stream.durable < _STREAM_WINDOW
+            self._due_at(stream) for stream in self._waiting.values() if stream.sent - stream.durable < _STREAM_WINDOW
         ]
         if not times or self._unacked >= _AGENT_WINDOW:
             return None

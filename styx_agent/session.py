@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from styx_agent.errors import WrongDeployment
 from styx_agent.journal import Journal
 from styx_agent.ledger import Held, Ledger
 from styx_agent.logs import LogPusher
-from styx_agent.supervisor.wire import Message
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +49,6 @@ class Session:
     Args:
         stub: the server.
         metadata: proof of who we are, for every call.
-        say: tells the supervisor.
     """
 
     def __init__(
@@ -63,7 +60,6 @@ class Session:
         journal: Journal,
         data_dir: Path,
         orders: codec.OrderWriter,
-        say: Callable[[Message], None],
     ) -> None:
         self._stub = stub
         self._metadata = metadata
@@ -71,7 +67,6 @@ class Session:
         self._journal = journal
         self._data_dir = data_dir
         self._orders = orders
-        self._say = say
         self._wake = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._supervisor_id = ledger.supervisor_id
@@ -109,7 +104,7 @@ class Session:
                 reader = group.create_task(self._read(call))
                 if not await clock.wait_for_event(self._welcomed, _WELCOME_SECONDS):
                     raise SessionOver("no Welcome came")
-                pusher = group.create_task(self._push_logs())
+                pusher = group.create_task(self._push_logs(self._logs))
                 await self._write(call)
                 await self._say_goodbye(call)
                 reader.cancel()
@@ -131,10 +126,10 @@ class Session:
         self.draining = True
         self._wake.set()
 
-    async def _push_logs(self) -> None:
-        assert self._logs is not None
-        self._ledger.on_growth = self._logs.on_growth
-        await self._logs.run()
+    async def _push_logs(self, pusher: LogPusher | None) -> None:
+        if pusher is not None:
+            self._ledger.on_growth = pusher.on_growth
+            await pusher.run()
 
     # What the server says.
 
@@ -242,7 +237,7 @@ class Session:
 
     def _extend(self, sent_at: int) -> None:
         self._acked_at = max(self._acked_at, sent_at)
-        self._say({"op": "extend", "sent_micros": self._acked_at, "window_micros": self._window_micros})
+        self._ledger.extend_lease(self._acked_at, self._window_micros)
 
     # What we say.
 

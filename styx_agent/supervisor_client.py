@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import structlog
 
@@ -137,11 +138,10 @@ class SupervisorClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The door is open."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._reader = wire.FrameReader()
         self._outbox.clear()
-        transport.write(wire.encode([{"op": "hello", "version": wire.VERSION}]))
+        self._transport.write(wire.encode([{"op": "hello", "version": wire.VERSION}]))
 
     def data_received(self, data: bytes) -> None:
         """Something was said."""

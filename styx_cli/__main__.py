@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; never returns and never shows a traceback, unless STYX_DEBUG is set."""
+    # Importing makes many objects and no garbage; looking for it would be a third of the cost of a short command.
+    gc.set_threshold(100_000)
     # gRPC's C core would write its own log lines between the task's output and ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

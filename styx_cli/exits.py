@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import click
 
 from styx import errors
-from styx_cli.sanitize import plain
 from styx_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,8 +73,7 @@ def guarded(work: Callable[[], object], settings: Settings) -> int:
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
-        return Exit.BROKEN_PIPE
+        return after_broken_pipe()
     except OSError as error:
         complain(str(error))
         return Exit.UNAVAILABLE if settings.verb in PASSING else Exit.FAILURE
@@ -109,6 +107,12 @@ def code_of_task(task: Task) -> int:
     if outcome and outcome.kind is OutcomeKind.SIGNALED and outcome.signal:
         return 128 + outcome.signal
     return Exit.TASK_LOST
+
+
+def after_broken_pipe() -> int:
+    """Nobody reads any more: keeps the interpreter from complaining when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.BROKEN_PIPE
 
 
 def explain(error: errors.StyxError) -> None:
@@ -150,10 +154,7 @@ def _explain_bug(error: Exception, settings: Settings) -> int:
     return Exit.UNAVAILABLE if settings.verb in PASSING else Exit.FAILURE
 
 
-def _forget_stdout() -> None:
-    """Nobody reads any more: keeps the interpreter from complaining when it flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _print(text: str) -> None:
+    from styx_cli.sanitize import plain
+
     print(plain(text, keep_lines=True), file=sys.stderr, flush=True)  # noqa: T201 - this is where the program talks

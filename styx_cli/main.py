@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from styx_cli.exits import after_broken_pipe
 from styx_cli.settings import Settings, global_options
 
 #: Each word, its module, and its line in the list of commands.
@@ -45,6 +46,13 @@ class StyxCommand(click.Command):
         super().__init__(*args, **attributes)
         self.examples = examples
         self.params.extend(global_options())
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs it. click would turn a broken pipe into a code that could be a task's."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(after_broken_pipe()) from None
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Usage, examples, description, options, global options."""

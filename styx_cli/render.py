@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,4 +98,10 @@ def styled(settings: Settings, text: str, color: str) -> str:
 
 def terminal_width() -> int | None:
     """How wide stdout is; None when it is not a terminal."""
-    return shutil.get_terminal_size((100, 24)).columns if is_terminal(sys.stdout) else None
+    if not is_terminal(sys.stdout):
+        return None
+    told = os.environ.get("COLUMNS", "")
+    try:
+        return int(told) if told.isdecimal() and int(told) else os.get_terminal_size(sys.stdout.fileno()).columns or 100
+    except OSError:
+        return 100

@@ -15,7 +15,7 @@ from tools.gen_protos import ROOT, generate
 
 def stale(fresh: Path, tree: Path) -> list[str]:
     """Generated files in `tree` that differ from those in `fresh`, or are missing."""
-    files = [path.relative_to(fresh) for path in fresh.rglob("*_pb2*.py*")]
+    files = [path.relative_to(fresh) for path in fresh.rglob("*_pb2*") if path.suffix in (".py", ".pyi")]
     return sorted(str(file) for file in files if _read(fresh / file) != _read(tree / file))
 
 

@@ -51,11 +51,17 @@ function submit(client, metadata, command) {
 
 async function watch(client, metadata, taskId, onChange) {
   const changes = client.watchTasks({ taskIds: [taskId] }, metadata);
-  for await (const { tasks } of changes) {
-    for (const task of tasks) {
-      onChange(task);
-      if (ENDED.has(task.state)) return task;
+  try {
+    for await (const { tasks } of changes) {
+      for (const task of tasks) {
+        onChange(task);
+        if (ENDED.has(task.state)) return task;
+      }
     }
+  } finally {
+    // Leaving the loop is not enough: the call would stay open, and this program with it.
+    changes.on('error', () => {});
+    changes.cancel();
   }
   throw new Error(`the server stopped while ${taskId} was being watched; ask again with the last cursor`);
 }
@@ -77,7 +83,7 @@ async function main([command = 'echo "Hello from Node"']) {
       watch(client, metadata, taskId, ({ state }) => console.error(`${taskId} is ${state}`)),
       copyOutput(client, metadata, taskId),
     ]);
-    return task.exitCode ?? (task.state === 'SUCCEEDED' ? 0 : 1);
+    return task.state === 'SUCCEEDED' ? 0 : task.exitCode || 1;
   } finally {
     client.close();
   }
@@ -86,6 +92,6 @@ async function main([command = 'echo "Hello from Node"']) {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  console.error(`error: ${error.details ?? error.message}`);
+  console.error(`error: ${error.details ?? error.cause?.message ?? error.message}`);
   process.exitCode = 125;
 }

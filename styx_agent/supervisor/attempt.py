@@ -86,13 +86,13 @@ class Attempt:
         if self._over:
             return
         try:
-            self._prepare()
-            self._run(setup=bool(self.order.setup))
+            self._wall = self._prepare()
+            self._run(self._wall, setup=bool(self.order.setup))
         except (OSError, CannotStart) as error:
             self._start_error = str(error)
             self._main_over()
             return
-        self._limit_memory()
+        self._limit_memory(self._wall)
         for capture in self._captures.values():
             capture.begin()
         self._arm()
@@ -111,7 +111,7 @@ class Attempt:
             self._main_over()
             return
         self._set_state("STOPPING")
-        self._begin_stop(now + grace)
+        self._begin_stop(self._wall, now + grace)
 
     def on_exit(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
         """A process that was started for this attempt has been reaped."""
@@ -121,13 +121,14 @@ class Attempt:
             return
         self._start_error = self._around.spawner.error_of(pid)
         self._status = status
-        if self._in_setup and status == 0 and self._cause is None:
+        if self._in_setup and status == 0 and self._cause is None and self._wall is not None:
             try:
-                self._run(setup=False)
-                self._arm()
-                return
+                self._run(self._wall, setup=False)
             except (OSError, CannotStart) as error:
                 self._start_error = str(error)
+            else:
+                self._arm()
+                return
         self._main_over()
 
     def free(self, stream: str, below: int) -> None:
@@ -157,15 +158,11 @@ class Attempt:
 
     # Start.
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Wall:
         around, order = self._around, self.order
         os.mkdir(self.directory, 0o700)
         if not order.workdir:
             os.mkdir(f"{self.directory}/work", 0o700)
-        cgroup: Cgroup | None = None
-        if around.cgroups is not None:
-            cgroup = around.cgroups.make(order.fence, cpus=order.cpus)
-        self._wall = Wall(order.fence, around.marks, cgroup, around.orphans)
         for name in ("stdout", "stderr"):
             self.spools[name] = Spool(self.directory, name, order.spool_bytes)
             self._captures[name] = Capture(
@@ -174,9 +171,12 @@ class Attempt:
                 drop=order.drop_when_full,
                 grown=lambda name=name: around.grown(self, name),  # type: ignore[misc]
             )
+        cgroup: Cgroup | None = None
+        if around.cgroups is not None:
+            cgroup = around.cgroups.make(order.fence, cpus=order.cpus)
+        return Wall(order.fence, around.marks, cgroup, around.orphans)
 
-    def _run(self, *, setup: bool) -> None:
-        assert self._wall is not None
+    def _run(self, wall: Wall, *, setup: bool) -> None:
         order = self.order
         self._pid = self._around.spawner.spawn(
             Launch(
@@ -185,8 +185,8 @@ class Attempt:
                 cwd=order.workdir or f"{self.directory}/work",
                 stdout=self._captures["stdout"].write_end,
                 stderr=self._captures["stderr"].write_end,
-                mark=self._wall.mark,
-                cgroup=self._wall.cgroup,
+                mark=wall.mark,
+                cgroup=wall.cgroup,
             )
         )
         self._in_setup = setup
@@ -200,20 +200,17 @@ class Attempt:
                 capture.close_write_end()
         self._set_state("PREPARING" if setup else "RUNNING")
 
-    def _limit_memory(self) -> None:
+    def _limit_memory(self, wall: Wall) -> None:
         cgroups = self._around.cgroups
-        if self.order.memory_bytes and cgroups is not None and cgroups.limits_memory and self._wall is not None:
-            group = self._wall.cgroup
-            if group is not None:
-                group.limit_memory(self.order.memory_bytes)
+        if self.order.memory_bytes and cgroups is not None and cgroups.limits_memory and wall.cgroup is not None:
+            wall.cgroup.limit_memory(self.order.memory_bytes)
 
     # Stop.
 
-    def _begin_stop(self, kill_at: int) -> None:
-        assert self._wall is not None
+    def _begin_stop(self, wall: Wall, kill_at: int) -> None:
         self._kill_at = kill_at
         if kill_at > clock.boottime_micros():
-            self._wall.ask()
+            wall.ask()
         self._arm()
 
     def _kill_by(self, at_micros: int) -> None:
@@ -277,9 +274,9 @@ class Attempt:
         self._over = True
         if self._finish_if_gone():
             return
-        if self._kill_at is None:
+        if self._kill_at is None and self._wall is not None:
             grace = min(self.order.grace_micros, rules.LEFTOVER_GRACE_MICROS)
-            self._begin_stop(clock.boottime_micros() + grace)
+            self._begin_stop(self._wall, clock.boottime_micros() + grace)
         else:
             self._arm()
 

@@ -21,3 +21,13 @@ def boot_id() -> str:
     """Identity of this start of the machine."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def monotonic() -> float:
+    """Seconds, for patience."""
+    return time.monotonic()
+
+
+def sleep(seconds: float) -> None:
+    """Waits; only before the reactor goes round."""
+    time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The guardian: a process that waits for the supervisor to die without a word, and then kills everything it has started.
+"""The guardian: a process that waits for the supervisor to die without a word, and then kills all that it started.
 
 Without it, a supervisor that is killed together with its link would leave tasks behind that no lease ends. While it
 waits it is a shell of one megabyte at the other end of a pipe; only then it becomes this program. It holds the
@@ -27,14 +27,22 @@ class Guardian:
         self._lock = lock
         self._writing = -1
         self.pid = 0
-        self.post()
 
-    def post(self) -> None:
-        """Starts it, or another one in place of one that has died."""
+    def post(self) -> bool:
+        """Starts it, or another one in place of one that has died; False when that cannot be done now."""
+        self.pid = 0
+        try:
+            self._post()
+        except OSError:
+            return False
+        return True
+
+    def _post(self) -> None:
         if self._writing >= 0:
             os.close(self._writing)
-        reading, self._writing = os.pipe2(os.O_CLOEXEC)
+            self._writing = -1
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        reading, self._writing = os.pipe2(os.O_CLOEXEC)
         try:
             self.pid = os.posix_spawn(
                 "/bin/sh",
@@ -53,6 +61,8 @@ class Guardian:
 
     def dismiss(self) -> None:
         """Nothing is left to guard."""
+        if not self.pid:
+            return
         os.write(self._writing, b"done\n")
         os.close(self._writing)
         os.waitpid(self.pid, 0)

@@ -28,6 +28,8 @@ class Journal:
         self._lines: list[bytes] = []
         self._unsynced = False
         self._written = 0
+        self._file = -1
+        self._size = 0
         self.starts: dict[int, Record] = {}
         self.ends: dict[int, Record] = {}
         self.boot_id = ""
@@ -59,18 +61,27 @@ class Journal:
         # Losing this line in a crash only means that it is forgotten twice.
         self._append({"k": "forget", "fence": fence}, durable=False)
 
-    def commit(self) -> None:
-        """Makes everything durable that was said since the last time."""
+    def commit(self) -> bool:
+        """Makes everything durable that was said since the last time; False when the disk does not take it now."""
         if not self._lines:
-            return
-        data, self._lines = b"".join(self._lines), []
-        _write_all(self._file, data)
-        if self._unsynced:
-            os.fdatasync(self._file)
-            self._unsynced = False
+            return True
+        data = b"".join(self._lines)
+        try:
+            _write_all(self._file, data)
+            if self._unsynced:
+                os.fdatasync(self._file)
+        except OSError:
+            # Half a line in the middle would spoil the whole one that is written after it.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            return False
+        self._size += len(data)
+        self._lines, self._unsynced = [], False
         if self._written > _COMPACT_AFTER_LINES and self._written > 4 * len(self.starts):
-            os.close(self._file)
-            self._compact()
+            self._written = 0  # should it fail, not again at once
+            with contextlib.suppress(OSError):
+                self._compact()
+        return True
 
     def close(self) -> None:
         """Commits and closes."""
@@ -111,12 +122,18 @@ class Journal:
         records += [*self.starts.values(), *self.ends.values()]
         temporary = self._path + ".new"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _write_all(fd, b"".join(json.dumps(r, separators=(",", ":")).encode("ascii") + b"\n" for r in records))
-        os.fsync(fd)
-        os.replace(temporary, self._path)
+        data = b"".join(json.dumps(r, separators=(",", ":")).encode("ascii") + b"\n" for r in records)
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+            os.replace(temporary, self._path)
+        except OSError:
+            os.close(fd)
+            raise
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._size, self._written = fd, len(data), len(records)
         sync_directory(self._directory)
-        self._file = fd
-        self._written = len(records)
 
 
 class LeaseFile:

@@ -1,12 +1,13 @@
 """Builds the supervisor and runs it: `python -I -S -c "...; main()" --data-dir DIR`.
 
-Takes the lock, settles what an earlier supervisor left, opens the door, and goes round until nobody needs it: no link and
-no live process for a minute, or the link says so. Next: `warden.py`.
+Takes the lock, settles what an earlier supervisor left, opens the door, and goes round until nobody needs it: no link
+and no live process for a minute, or the link says so. Next: `warden.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import gc
 import os
@@ -23,10 +24,12 @@ from styx_agent.supervisor.reactor import Reactor, Timer
 from styx_agent.supervisor.spawn import Spawner, protect_supervisor
 from styx_agent.supervisor.trash import Trash
 from styx_agent.supervisor.warden import Warden, watch_signals
-from styx_agent.supervisor.wire import VERSION, Message
+from styx_agent.supervisor.wire import VERSION, Message, dial
 
 LOCK_NAME = "supervisor.lock"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_LOCK_WAIT_SECONDS = 0.05
+_LOCK_TRIES = 1400
 _IDLE_MICROS = 60 * clock.SECOND
 
 
@@ -38,13 +41,28 @@ def main() -> None:
     parser.add_argument("--idle-seconds", type=float, default=_IDLE_MICROS / clock.SECOND)
     options = parser.parse_args()
     directory = os.path.realpath(options.data_dir)
-    lock = os.open(os.path.join(directory, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    lock = _lock(directory)
+    if lock is None:
         return  # another one is at work; the link finds it
     os.umask(0o022)
     Supervisor(directory, lock, cgroup=not options.no_cgroup, idle_micros=round(options.idle_seconds * 1e6)).run()
+
+
+def _lock(directory: str) -> int | None:
+    """The lock of this directory, or None when another supervisor answers here.
+
+    Held by nobody who answers, it is a guardian's, which lets go when it has killed what it must.
+    """
+    lock = os.open(os.path.join(directory, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        with contextlib.suppress(OSError):
+            dial(directory).close()
+            return None
+        clock.sleep(_LOCK_WAIT_SECONDS)
+    sys.exit(f"{directory}: the lock is held, and nobody answers")
 
 
 class Supervisor:
@@ -64,6 +82,8 @@ class Supervisor:
         self._trash = Trash(directory)
         self._settle_processes()
         self._guardian = Guardian(arguments(directory, _ROOT, cgroup=self._cgroups is not None), lock)
+        if not self._guardian.post():
+            sys.exit("no guardian can be started; are there too many processes?")
         self._warden = Warden(
             directory, journal=self._journal, trash=self._trash, guardian=self._guardian, send=self._say
         )
@@ -98,8 +118,7 @@ class Supervisor:
 
     def _settle_processes(self) -> None:
         if not recovery.kill_leftovers(self._marks, self._cgroups):
-            print("processes of earlier attempts cannot be killed; not starting beside them", file=sys.stderr)
-            sys.exit(1)
+            sys.exit("processes of earlier attempts cannot be killed; not starting beside them")
 
     def _settle(self) -> None:
         boot_id = clock.boot_id()

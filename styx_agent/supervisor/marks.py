@@ -97,6 +97,8 @@ def _mark_of(pid: int) -> int | None:
         return None
     except PermissionError:
         return _mark_from_limits(pid)
+    except OSError:
+        return None
 
 
 def _mark_from_limits(pid: int) -> int | None:

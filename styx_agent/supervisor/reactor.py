@@ -10,7 +10,9 @@ import contextlib
 import heapq
 import os
 import select
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from styx_agent.supervisor import clock, kernel
@@ -82,9 +84,12 @@ class Reactor:
             for fd, events in self._epoll.poll(0 if hurry else -1):
                 handler = self._handlers.get(fd)
                 if handler is not None:
-                    handler(events)
+                    with _surviving():
+                        handler(events)
             self._fire()
-            hurry = after_round()
+            hurry = False
+            with _surviving():
+                hurry = after_round()
 
     def _arm(self) -> None:
         while self._timers and self._timers[0].call is None:
@@ -101,9 +106,20 @@ class Reactor:
         while self._timers and self._timers[0].at_micros <= now:
             call = heapq.heappop(self._timers).call
             if call is not None:
-                call()
+                with _surviving():
+                    call()
 
     def _drain_timer(self, _events: int) -> None:
         self._armed = 0
         with contextlib.suppress(BlockingIOError):
             os.read(self._timer_fd, 8)
+
+
+@contextlib.contextmanager
+def _surviving() -> Iterator[None]:
+    """A bug about one attempt must not end the parent of all the others: it is written to the log instead."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - see above
+        traceback.print_exc()
+        sys.stderr.flush()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from typing import Any
 
 from styx_agent.supervisor import clock
@@ -26,7 +25,7 @@ _LOOK_EVERY_SECONDS = 0.01
 
 def kill_leftovers(marks: Marks, cgroups: Cgroups | None) -> bool:
     """Kills every process of every earlier attempt; whether none is left."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = clock.monotonic() + _PATIENCE_SECONDS
     while True:
         left = [group for _, group in (cgroups.leftovers() if cgroups else ()) if not group.remove()]
         for group in left:
@@ -37,9 +36,9 @@ def kill_leftovers(marks: Marks, cgroups: Cgroups | None) -> bool:
                 marks.send(pids, fence, number)
         if not left and not found:
             return True
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             return False
-        time.sleep(_LOOK_EVERY_SECONDS)
+        clock.sleep(_LOOK_EVERY_SECONDS)
 
 
 def settle(directory: str, journal: Journal, boot_id: str) -> list[Message]:
@@ -91,8 +90,9 @@ def _after_reboot(home: str, end: dict[str, Any], now_boot: int, now_real: int) 
         with contextlib.suppress(FileNotFoundError):
             kept = (measure(home, log["stream"], log["gaps"]) or {"total": 0})["total"]
         if kept < log["total"]:
-            log = {**log, "gaps": [*log["gaps"], [kept, log["total"], "disk_error"]]}
-        logs.append(log)
+            logs.append({**log, "sha256": "", "gaps": [*log["gaps"], [kept, log["total"], "disk_error"]]})
+        else:
+            logs.append(log)
     return {**end, "started_micros": started, "ended_micros": ended, "logs": logs}
 
 

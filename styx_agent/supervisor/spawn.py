@@ -1,7 +1,7 @@
 """Starts one process: born behind its wall, with nothing of ours in its hands.
 
-Two ways, because each is slow where the other is quick. `posix_spawn` borrows our memory until the exec (no copy of page
-tables), but it cannot name a control group: the child inherits ours, so this process steps into the group for that
+Two ways, because each is slow where the other is quick. `posix_spawn` borrows our memory until the exec (no copy of
+page tables), but it cannot name a control group: the child inherits ours, so this process steps into the group for that
 moment. The step costs 5 ms and more when the kernel has not seen one for a while, and next to nothing in a burst. So
 the first of a burst is forked straight into its group (`clone3`) and those that follow come by the step. Either way a
 child is inside before it can fork. Knows nothing of attempts. Next: `attempt.py`.
@@ -148,8 +148,8 @@ class Spawner:
             os.dup2(self._null, 0)
             os.dup2(launch.stdout, 1)
             os.dup2(launch.stderr, 2)
-            os.execve(program, launch.argv, launch.env)
-        except BaseException as error:
+            os.execve(program, launch.argv, launch.env)  # noqa: S606 - no shell is the point
+        except BaseException as error:  # noqa: BLE001 - nothing may return into the parent's code
             line = json.dumps([os.getpid(), str(_cannot_run(launch.argv[0], error))])
             os.write(self._report_to, line.encode("ascii") + b"\n")  # below PIPE_BUF, so reports never mix
         finally:

@@ -22,7 +22,8 @@ class Trash:
         self.pids: set[int] = set()
         os.makedirs(self._path, mode=0o700, exist_ok=True)
         for name in os.listdir(self._path):
-            self._remove(os.path.join(self._path, name))
+            with contextlib.suppress(OSError):
+                self._remove(os.path.join(self._path, name))
 
     def throw_away(self, directory: str) -> None:
         """Removes a directory, at once if it holds little."""
@@ -30,7 +31,7 @@ class Trash:
             return
         self._count += 1
         target = os.path.join(self._path, f"{os.path.basename(directory)}.{os.getpid()}.{self._count}")
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # the next start of the supervisor finds what stays
             os.rename(directory, target)
             self._remove(target)
 

@@ -1,7 +1,7 @@
 """Holds every attempt of this agent: takes the link's orders, reaps, records, and tells the link.
 
-The one place that knows journal, attempts and link at once. Each round of the reactor ends in `after_round`: what has to
-be durable is made durable in one go, then the processes that wait for it are started and the news is sent.
+The one place that knows journal, attempts and link at once. Each round of the reactor ends in `after_round`: what has
+to be durable is made durable in one go, then the processes that wait for it are started and the news is sent.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from styx_agent.supervisor.wire import Message
 
 _STARTS_PER_ROUND = 8
 _REMEMBERED_FENCES = 20_000
+_RETRY_MICROS = 200_000
 
 
 class Warden:
@@ -28,7 +29,12 @@ class Warden:
 
     Args:
         send: gives messages to the link, if there is one.
+
+    Attributes:
+        around: what its attempts need; given by `main.py`, because it points back here.
     """
+
+    around: Surroundings
 
     def __init__(
         self,
@@ -56,7 +62,6 @@ class Warden:
         self._changed: dict[int, Message] = {}
         self._grown: dict[tuple[int, str], int] = {}
         self._orphans: list[int] | None = None
-        self.around: Surroundings | None = None
 
     # What `main.py` and `recovery.py` tell it.
 
@@ -78,7 +83,6 @@ class Warden:
         """Everything that is held, with its streams."""
         live = [{**a.to_message(), "streams": [s.position() for s in a.spools.values()]} for a in self._live.values()]
         return live + list(self._ended.values())
-
 
     # Orders of the link, by name. All may come twice.
 
@@ -109,7 +113,6 @@ class Warden:
         fence = order.fence
         if fence in self._live or fence in self._ended or fence in self._spent:
             return
-        assert self.around is not None
         attempt = Attempt(order, f"{self._directory}/attempts/{fence}", self.around)
         self._live[fence] = attempt
         self._journal.start(fence, order.to_message())
@@ -187,26 +190,38 @@ class Warden:
             if attempt := self._pids.pop(pid, None):
                 attempt.on_exit(pid, status, usage)
             elif pid == self.guardian.pid:
-                self.guardian.post()
+                self._post_guardian()
             else:
                 self._trash.on_exit(pid)
+
+    def _post_guardian(self) -> None:
+        if not self.guardian.post():
+            self.around.reactor.call_after(clock.SECOND, self._post_guardian)
 
     def after_round(self) -> bool:
         """Makes durable, starts, tells. Whether more is to be started at once."""
         self._orphans = None
-        self._journal.commit()
+        if not self._journal.commit():
+            # Nothing may start, and no end be heard of, before it is on disk.
+            self._try_again_soon()
+            return False
         batch, self._to_start = self._to_start[:_STARTS_PER_ROUND], self._to_start[_STARTS_PER_ROUND:]
         for attempt in batch:
             if self._may_start():
                 attempt.begin()
             else:
                 attempt.stop("LATE", 0)
-        self._journal.commit()  # ends of what could not be started
-        self._tell()
+        if self._journal.commit():  # ends of what could not be started
+            self._tell()
+        else:
+            self._try_again_soon()
         for fence in [fence for fence in self._condemned if fence not in self._live]:
             self._condemned.discard(fence)
             self._forget(fence)
         return bool(self._to_start)
+
+    def _try_again_soon(self) -> None:
+        self.around.reactor.call_after(_RETRY_MICROS, lambda: None)  # a round is all it takes
 
     def _may_start(self) -> bool:
         return self._lease is not None and self._lease.may_start(clock.boottime_micros())
@@ -215,8 +230,7 @@ class Warden:
         # What has ended says all of its streams with its end.
         messages = [self._growth(fence, stream) for fence, stream in self._grown if fence in self._live]
         self._grown.clear()
-        for message in self._changed.values():
-            messages.append({"op": "changed", "attempt": message})
+        messages += [{"op": "changed", "attempt": message} for message in self._changed.values()]
         self._changed.clear()
         if messages:
             self._send(messages)

@@ -97,7 +97,7 @@ def _detach(settings: Settings, folder: LocalFolder, options: list[str]) -> int:
         complain(f"it did not start\n{background.words(folder)}")
         hint(f"logs are in {folder.logs}")
         return Exit.FAILURE
-    put(background.words(folder))
+    put_now(background.words(folder))
     say(settings, "`styx down` stops it")
     return Exit.OK
 

@@ -77,7 +77,8 @@ def stop(folder: LocalFolder) -> UpRecord | None:
     with suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGTERM)
     deadline = clock.monotonic() + _STOP_SECONDS
-    while folder.is_held():
+    # The lock falls a moment before the process has ended; "stopped" means both.
+    while folder.is_held() or start_ticks(record.pid) == record.start_ticks:
         if clock.monotonic() > deadline:
             raise TimeoutError(f"process {record.pid} was told to stop {_STOP_SECONDS:.0f} s ago and still runs")
         clock.pause(_POLL_SECONDS)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from styx.errors import InvalidRequest
+from styx.names import agent_id
 from styx_cli.local.processes import holder_of_lock
 
 
@@ -116,8 +118,8 @@ class LocalFolder:
     def agent_id(self, number: int) -> str | None:
         """The id of an agent that has joined."""
         try:
-            return str(json.loads((self.agent(number) / "identity.json").read_text())["agent_id"]) or None
-        except (OSError, ValueError, TypeError, KeyError):
+            return agent_id(json.loads((self.agent(number) / "identity.json").read_text())["agent_id"])
+        except (OSError, ValueError, TypeError, KeyError, InvalidRequest):
             return None
 
 

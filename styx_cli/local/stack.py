@@ -1,7 +1,7 @@
 """`styx up`: the server first, then the agents; watched while they run; agents stopped first, then the server.
 
 Everything happens in one event loop and one TaskGroup. What is started is decided in `plan.py`, how one child is kept
-in `children.py`.
+in `children.py`, how all are stopped in `stopping.py`, what the server thinks of our agents in `crew.py`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,25 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
 from styx.client import AsyncClient
-from styx.errors import Retryable, StyxError
+from styx.errors import StyxError
 from styx.locate import LocalEndpoint, read_endpoint
-from styx.models import Agent, AgentState
 from styx_cli import clock
 from styx_cli.failures import first_of
 from styx_cli.local.children import Child, how_it_ended
+from styx_cli.local.crew import Crew, greeting
 from styx_cli.local.folder import LocalFolder, UpRecord, tail
 from styx_cli.local.plan import UpOptions, agent_argv, busy_port, child_env, server_argv
-from styx_cli.local.processes import holder_of_lock, start_ticks
-from styx_cli.phrases import number, size
+from styx_cli.local.processes import start_ticks
+from styx_cli.local.stopping import stop_all
 from styx_cli.sanitize import plain
 
 _SERVER_START_SECONDS = 180.0
 _AGENT_START_SECONDS = 60.0
-_AGENT_STOP_SECONDS = 25.0
-_SERVER_STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-_WATCH_SECONDS = 3.0
 
 Say = Callable[[str], None]
 
@@ -73,7 +69,7 @@ class Stack:
         try:
             await self._until_stopped(self._start_and_keep())
         finally:
-            await self._stop_all()
+            await stop_all(self._folder, self._agents, self._server, hurry=self._hurry, say=self._say_unless_early)
             self._folder.record.unlink(missing_ok=True)
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
@@ -98,7 +94,7 @@ class Stack:
                 for child in (self._server, *self._agents):
                     group.create_task(child.keep_alive(self._on_fall))
                 await self._until_agents_ready(client, endpoint)
-                await self._watch_agents(client)
+                await self._crew(client).watch(self._say)
 
     async def _start_server(self) -> LocalEndpoint:
         busy = busy_port(self._options)
@@ -134,98 +130,29 @@ class Stack:
             await child.start()
 
     async def _until_agents_ready(self, client: AsyncClient, endpoint: LocalEndpoint) -> None:
-        ready: list[Agent] = []
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_AGENT_START_SECONDS):
-                while len(ready) < self._options.agents:
-                    await clock.sleep(_POLL_SECONDS * 2)
-                    ready = [agent for agent in await self._ours(client) if agent.state is AgentState.READY]
+        ready = await self._crew(client).until_ready(_AGENT_START_SECONDS)
         self._ready = True
         self._record = replace(self._record, ready=True, http=endpoint.http, grpc=endpoint.grpc)
         self._folder.write_record(self._record)
-        self._greet(endpoint, ready)
+        for line in greeting(self._folder, endpoint, ready, wanted=self._options.agents):
+            self._say(line)
 
-    async def _ours(self, client: AsyncClient) -> list[Agent]:
-        """Our agents as the server sees them; those of other machines are not our business."""
-        ids = {self._folder.agent_id(each) for each in range(1, self._options.agents + 1)}
-        async with aclosing(client.agents()) as agents:
-            return [agent async for agent in agents if agent.id in ids]
-
-    async def _watch_agents(self, client: AsyncClient) -> None:
-        """Says so when the server sees one of our agents in another state."""
-        states: dict[str, AgentState] = {}
-        while True:
-            try:
-                for agent in await self._ours(client):
-                    if states.get(agent.id, agent.state) is not agent.state:
-                        self._say(f"{agent.id} is {agent.state.value.lower()}")
-                    states[agent.id] = agent.state
-            except Retryable as error:
-                self._say(f"the server does not answer: {error.message}")
-            await clock.sleep(_WATCH_SECONDS)
-
-    def _greet(self, endpoint: LocalEndpoint, ready: list[Agent]) -> None:
-        self._say(f"Styx {endpoint.version} is up")
-        self._say(f"  server  {endpoint.http}  (gRPC {endpoint.grpc})")
-        self._say(f"  data    {self._folder.root}")
-        for agent in ready:
-            self._say(f"  agent   {agent.id} is ready: {capacity_words(agent)}")
-        missing = self._options.agents - len(ready)
-        if missing:
-            self._say(f"  agents  {missing} not ready yet; see {self._folder.logs}")
+    def _crew(self, client: AsyncClient) -> Crew:
+        return Crew(self._folder, self._options.agents, client)
 
     def _on_fall(self, child: Child, code: int, wait: float) -> None:
         self._say(f"{child.name} {how_it_ended(code)}; starting it again in {wait:g} s (log: {child.log})")
+
+    def _say_unless_early(self, text: str) -> None:
+        """Words about stopping, for who has seen it up."""
+        if self._ready:
+            self._say(text)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
 
-    async def _stop_all(self) -> None:
-        """Agents first, so that their last words find a server; then the server. A second signal hurries."""
-        if self._ready:
-            self._say("stopping")
-        async with asyncio.TaskGroup() as group:
-            hurrying = group.create_task(self._kill_when_hurried())
-            async with asyncio.TaskGroup() as agents:
-                for index, child in enumerate(self._agents, start=1):
-                    agents.create_task(self._stop_agent(index, child))
-            if not await self._server.stop(_SERVER_STOP_SECONDS):
-                self._say("the server did not stop in time and was killed")
-            hurrying.cancel()
-        if self._ready:
-            self._say("stopped")
-
-    async def _stop_agent(self, index: int, child: Child) -> None:
-        if not await child.stop(_AGENT_STOP_SECONDS):
-            self._say(f"{child.name} did not stop in time and was killed")
-        # Its supervisor outlives a link that was killed; it stops its tasks when it is asked.
-        supervisor = self._folder.agent(index) / "supervisor.lock"
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):
-            holder = holder_of_lock(supervisor)
-            if holder is None:
-                return
-            with suppress(ProcessLookupError, TimeoutError):
-                os.kill(holder, signal_number)
-                async with asyncio.timeout(_AGENT_STOP_SECONDS):
-                    while holder_of_lock(supervisor) == holder:
-                        await clock.sleep(_POLL_SECONDS)
-
-    async def _kill_when_hurried(self) -> None:
-        await self._hurry.wait()
-        for child in (*self._agents, self._server):
-            child.signal(signal.SIGKILL)
-
     def _start_failed(self, child: Child, why: str) -> StartFailed:
         lines = [f"the {child.name} {why}; the end of {child.log}:", *(f"  {plain(line)}" for line in tail(child.log))]
         return StartFailed("\n".join(lines), remedy="the log has the rest")
-
-
-def capacity_words(agent: Agent) -> str:
-    """What an agent offers, in a few words."""
-    if agent.capacity is None:
-        return "nothing"
-    parts = [f"{number(agent.capacity.cpus)} cpus", size(agent.capacity.memory_bytes)]
-    parts += [f"{len(agent.capacity.gpus)} gpus"] if agent.capacity.gpus else []
-    return ", ".join(parts)

@@ -161,6 +161,8 @@ class Guard(grpc.aio.ServerInterceptor):
         caller_of_call.set(caller)
 
     async def _fail(self, context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
         if isinstance(error, grpc.aio.AbortError):
             raise error
         self._on_call(method, getattr(error, "reason", "INTERNAL_ERROR"))

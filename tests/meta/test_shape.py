@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from tools.measure import Shape, measure, percentile
 
 PACKAGES = ("styx", "styx_server", "styx_agent", "styx_cli", "tools")
 
-# Exceptions, each with its reason.
+# Exceptions, each with its reason: `file name`.
 MANY_METHODS: dict[str, str] = {}
-MANY_PARAMETERS: dict[str, str] = {}
+MANY_PARAMETERS = {
+    "styx_cli/commands/list.py command": "each option of a command is a parameter",
+    "styx_cli/commands/logs.py command": "each option of a command is a parameter",
+}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +25,8 @@ def shape() -> Shape:
 
 
 def named(place: str) -> str:
-    return place.rsplit(" ", 1)[-1]
+    """The place without its line number."""
+    return re.sub(r":\d+", "", place)
 
 
 def test_ninety_five_of_a_hundred_functions_have_at_most_thirty_lines(shape: Shape) -> None:

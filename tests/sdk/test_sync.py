@@ -26,7 +26,9 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 async def _program(running: Running, text: str) -> asyncio.subprocess.Process:
     env = {"PATH": os.environ["PATH"], "STYX_DATA_DIR": str(running.data_dir)}
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(sys.executable, "-W", "error", "-c", text, env=env, stdout=pipe, stderr=pipe)
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", text, env=env, stdout=pipe, stderr=pipe
+    )
 
 
 async def _output(running: Running, text: str) -> str:
@@ -100,5 +102,7 @@ def test_both_clients_have_the_same_methods() -> None:
 
 
 async def test_importing_the_package_imports_neither_grpc_nor_protobuf(running: Running) -> None:
-    text = "import sys, styx, styx.errors; print([m for m in ('grpc', 'google.protobuf', 'asyncio') if m in sys.modules])"
+    text = (
+        "import sys, styx, styx.errors; print([m for m in ('grpc', 'google.protobuf', 'asyncio') if m in sys.modules])"
+    )
     assert await _output(running, text) == "[]\n"

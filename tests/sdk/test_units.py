@@ -51,7 +51,8 @@ def test_other_text_is_no_size(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("A100:2", ("A100", 2)), ("A100", ("A100", 1)), ("3", ("", 3)), ("H100 SXM:8", ("H100 SXM", 8))]
+    ("text", "expected"),
+    [("A100:2", ("A100", 2)), ("A100", ("A100", 1)), ("3", ("", 3)), ("H100 SXM:8", ("H100 SXM", 8))],
 )
 def test_accelerators_are_read(text: str, expected: tuple[str, int]) -> None:
     assert parse_gpus(text) == expected

@@ -50,9 +50,13 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
     }[kind]
 
 
+def _later(kind: Any) -> st.SearchStrategy[Any]:
+    return st.deferred(lambda: _values(kind))
+
+
 def a_model(model: Any) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(model, vars(models))
-    fields = {name: st.deferred(lambda kind=kind: _values(kind)) for name, kind in hints.items()}
+    fields = {name: _later(kind) for name, kind in hints.items()}
     if model is models.Resources:
         fields["any_of"] = st.just(())
     return st.builds(model, **fields)

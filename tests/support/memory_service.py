@@ -77,7 +77,8 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
             known = pb.TaskResponse(task_id=self._store(request.spec), state=State.PENDING)
             self._remember(request, known)
         await _fail_late(fault, context)
-        return known
+        response: pb.TaskResponse = known
+        return response
 
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: Any) -> pb.SubmitTasksResponse:
         await self._enter("SubmitTasks", request, context)
@@ -87,7 +88,8 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
                 await self._check(spec, f"specs[{index}]", context)
             known = pb.SubmitTasksResponse(task_ids=[self._store(spec) for spec in request.specs])
             self._remember(request, known)
-        return known
+        response: pb.SubmitTasksResponse = known
+        return response
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> tasks_pb2.Task:
         await self._enter("GetTask", request, context)
@@ -180,7 +182,9 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
                 break
             await self._news(version)
         for stream in wanted:
-            yield pb.StreamLogsResponse(attempt=1, stream=stream, offset=offsets[stream], end_of_stream=True)
+            yield pb.StreamLogsResponse(
+                attempt=1, stream=tasks_pb2.LogStream.Name(stream), offset=offsets[stream], end_of_stream=True
+            )
 
     async def ListAgents(self, request: pb.ListAgentsRequest, context: Any) -> pb.ListAgentsResponse:
         await self._enter("ListAgents", request, context)
@@ -402,7 +406,8 @@ async def _fail_late(fault: Fault | None, context: Any) -> None:
 
 def _chunk(stored: Stored, stream: int, offset: int, timestamps: bool) -> pb.StreamLogsResponse:
     data = bytes(stored.output[stream][offset : offset + 65536])
-    chunk = pb.StreamLogsResponse(attempt=max(1, stored.task.attempt_count), stream=stream, offset=offset, data=data)
+    name = tasks_pb2.LogStream.Name(stream)
+    chunk = pb.StreamLogsResponse(attempt=max(1, stored.task.attempt_count), stream=name, offset=offset, data=data)
     if timestamps:
         chunk.times.add(offset=offset).time.FromJsonString("2026-01-31T10:00:00.123Z")
     return chunk
@@ -444,7 +449,7 @@ async def serving(data_dir: Path, *, grpc_port: int = 0) -> AsyncIterator[Runnin
     """Serves a fresh service on free ports; writes what a server writes into its data folder."""
     service = MemoryService()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000)])
-    styx_service_pb2_grpc.add_StyxServiceServicer_to_server(service, server)
+    styx_service_pb2_grpc.add_StyxServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{grpc_port}')}"
     await server.start()
     http = await asyncio.start_server(lambda r, w: _discovery(r, w, address), "127.0.0.1", 0)

@@ -1,7 +1,7 @@
 """An AgentService that keeps everything in memory and does what a test says.
 
-Left alone it behaves: it takes joins, opens sessions, acks beats, reports and output. Tests switch off what they want to
-withhold, push orders, cut connections, and look at what has arrived.
+Left alone it behaves: it takes joins, opens sessions, acks beats, reports and output. Tests switch off what they want
+to withhold, push orders, cut connections, and look at what has arrived.
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""A real `styx-agent` process against a scripted server, and the ways in which tests end it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.scripted_server import JOIN_TOKEN
+from tests.support.supervisor_driver import processes
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class AgentProcess:
+    """One data directory; links come and go in it."""
+
+    def __init__(self, data_dir: Path, port: int, *flags: str, token: str = JOIN_TOKEN) -> None:
+        self.data_dir = data_dir
+        self.flags = ["--server-url", f"grpc://127.0.0.1:{port}", "--data-dir", str(data_dir), *flags]
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(data_dir), "STYX_JOIN_TOKEN": token}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = data_dir.parent / "link.log"
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "styx_agent", *self.flags],
+                cwd=_ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL to the link; the supervisor stays."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Asks the link to end; gives its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return await self.exit_code()
+
+    async def exit_code(self) -> int:
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, 30)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def supervisors(self) -> list[int]:
+        return processes(f"--data-dir {self.data_dir}")
+
+    async def close(self) -> None:
+        """Ends whatever is there, tasks too."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            await self.exit_code()
+        for pid in self.supervisors():
+            os.kill(pid, signal.SIGTERM)
+        for _ in range(500):
+            if not self.supervisors():
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the supervisor does not end")
