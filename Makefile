@@ -62,6 +62,7 @@ docs: setup ## Check the documents: links, paths, commands
 	@$(BIN)/python -m tools.check_docs
 
 bench: setup ## Measure the speed of a running Styx
+	@test -d benchmarks || { echo 'this tree has no benchmarks'; exit 1; }
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 measure: setup ## Print the shape of the code: lengths, nesting, sizes of classes
@@ -71,7 +72,7 @@ pins: setup ## Write constraints.txt anew, with the newest versions that fit
 	@$(BIN)/python -m tools.pins
 
 clean: ## Remove everything that the other targets made
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv examples/node-client/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	@rm -f styx/v1/*_pb2*.py* styx/agent/v1/*_pb2*.py*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -38,7 +39,7 @@ class Line:
     """One channel, and how many calls are on it; it is closed only when the last of them is over."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.stub: Any = StyxServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.stub: Any = StyxServiceStub(channel)
         self._channel = channel
         self._users = 0
         self._retired = False
@@ -126,6 +127,15 @@ class Connection:
         return await self._dial(addresses[self._next])
 
     async def _dial(self, address: Address) -> Line:
+        if address.grpc_address is None:
+            return await self._dial_at(address)
+        try:
+            return await self._dial_at(address)
+        except ServerUnreachable:
+            # What a file says may be of a server that died since; the one at this address knows better.
+            return await self._dial_at(replace(address, grpc_address=None))
+
+    async def _dial_at(self, address: Address) -> Line:
         grpc_address, tls = await self._endpoint(address)
         channel = _open(grpc_address, tls=tls)
         try:

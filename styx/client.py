@@ -20,7 +20,7 @@ from styx.follow import FollowMethods
 from styx.locate import locate
 from styx.machines import AgentMethods
 from styx.models import ServerInfo
-from styx.retry import RetrySettings
+from styx.retry import RetrySettings, told_by_environment
 from styx.tasks import TaskMethods
 from styx.v1 import styx_service_pb2 as pb
 
@@ -47,12 +47,13 @@ class AsyncClient(TaskMethods, FollowMethods, AgentMethods):
             token: else STYX_TOKEN, else, for a server on this machine, the admin token of its data folder.
             data_dir: the data folder of a server on this machine; else STYX_DATA_DIR, else the usual place.
             namespace: where tasks are submitted and looked for; empty: `default`.
-            retry: how patient to be.
+            retry: how patient to be; else a minute, or STYX_RETRY_SECONDS.
 
         Raises:
             NoServer: nothing names a server.
+            TokenUnreadable: the local token belongs to somebody else.
         """
-        settings = retry or RetrySettings()
+        settings = retry or told_by_environment()
         target = locate(url, token, data_dir=data_dir)
         connection = Connection(target, connect_timeout_seconds=settings.connect_timeout_seconds)
         self._caller = Caller(connection, settings)

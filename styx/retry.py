@@ -6,10 +6,13 @@ errors and clocks; knows no method and no message.
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from styx import clock, ids
-from styx.errors import Retryable
+from styx.errors import Final, Retryable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,20 @@ class RetrySettings:
     budget_seconds: float = 60.0
     first_wait_seconds: float = 0.1
     longest_wait_seconds: float = 5.0
+
+
+def told_by_environment(env: Mapping[str, str] = os.environ) -> RetrySettings:
+    """The usual patience, with the budget that STYX_RETRY_SECONDS gives.
+
+    Raises:
+        Final: the variable is not a number of seconds.
+    """
+    text = env.get("STYX_RETRY_SECONDS", "").strip()
+    if not text:
+        return RetrySettings()
+    if not re.fullmatch(r"\d{1,9}(\.\d+)?", text, re.ASCII):
+        raise Final(f"STYX_RETRY_SECONDS is not a number of seconds: {text!r}", reason="BAD_ENVIRONMENT")
+    return RetrySettings(budget_seconds=float(text))
 
 
 class Backoff:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 
 def boottime_micros() -> int:
@@ -18,8 +19,7 @@ def realtime_micros() -> int:
 
 def boot_id() -> str:
     """Identity of this start of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 async def sleep(seconds: float) -> None:

@@ -59,6 +59,7 @@ class LogPusher:
         self._interest: frozenset[int] = frozenset()
         self._wake = asyncio.Event()
         self._rewound: dict[tuple[int, str], tuple[int, int]] = {}
+        self._doubts: dict[tuple[int, str], tuple[Stream, int]] = {}
 
     def on_growth(self, stream: Stream) -> None:
         """A stream has news: more output, or the end of it."""
@@ -100,6 +101,7 @@ class LogPusher:
         """Everything that is not stored is unsent."""
         self._unacked = 0
         self._rewound.clear()
+        self._doubts.clear()
         self._waiting.clear()
         for stream in self._ledger.streams():
             stream.sent = stream.durable
@@ -120,7 +122,10 @@ class LogPusher:
 
     async def _write_chunks(self, call: Any) -> None:
         while True:
-            chunks = self._gather(clock.boottime_micros())
+            now = clock.boottime_micros()
+            if self._doubts:
+                self._settle_doubts(now)
+            chunks = self._gather(now)
             if chunks:
                 await write_or_raise(call, wire.PushLogsRequest(epoch=self._epoch, chunks=chunks))
                 continue
@@ -151,10 +156,14 @@ class LogPusher:
         self._ledger.stored(ack.fence, name, ack.durable_offset)
 
     def _rewind(self, stream: Stream, durable: int) -> None:
-        """Goes back, once for each place: chunks that were under way are refused too and say the same."""
+        """Goes back, once for each place: chunks that were under way are refused too and say the same.
+
+        What is refused for another reason says the same as well, so a place that stays is looked at again.
+        """
         key, now = (stream.fence, stream.name), clock.boottime_micros()
         place, when = self._rewound.get(key, (-1, 0))
         if place == durable and now - when < _SAME_REWIND_MICROS:
+            self._doubts[key] = (stream, when + _SAME_REWIND_MICROS)
             return
         self._rewound[key] = (durable, now)
         log.warning("log_rewound", fence=stream.fence, stream=stream.name, offset=durable, sent=stream.sent)
@@ -162,6 +171,14 @@ class LogPusher:
         stream.sent = durable
         if stream.unsent:
             self.on_growth(stream)
+
+    def _settle_doubts(self, now: int) -> None:
+        for key, (stream, at) in list(self._doubts.items()):
+            if stream.durable != self._rewound[key][0]:
+                del self._doubts[key]
+            elif now >= at:
+                del self._doubts[key]
+                self._rewind(stream, stream.durable)
 
     # What goes next.
 
@@ -199,12 +216,14 @@ class LogPusher:
         return (stream.waiting_since or 0) + patience
 
     def _seconds_to_next(self) -> float | None:
-        times = [
-            self._due_at(stream) for stream in self._waiting.values() if stream.sent - stream.durable < _STREAM_WINDOW
-        ]
-        if not times or self._unacked >= _AGENT_WINDOW:
-            return None
-        return max(0, min(times) - clock.boottime_micros()) / 1e6
+        times = [at for _, at in self._doubts.values()]
+        if self._unacked < _AGENT_WINDOW:
+            times += [
+                self._due_at(stream)
+                for stream in self._waiting.values()
+                if stream.sent - stream.durable < _STREAM_WINDOW
+            ]
+        return max(0, min(times) - clock.boottime_micros()) / 1e6 if times else None
 
     def _next_chunk(self, stream: Stream, limit: int) -> wire.LogChunk:
         chunk = wire.LogChunk(fence=stream.fence, stream=codec.STREAMS[stream.name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from styx_cli.main import cli
     from styx_cli.settings import Settings
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a sign shows another one instead of stopping the program.
+            stream.reconfigure(errors="replace")
     settings = Settings()
     name = os.path.basename(sys.argv[0]) if sys.argv[0] else "styx"  # noqa: PTH119 - pathlib costs more than this
 

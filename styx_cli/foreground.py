@@ -13,6 +13,7 @@ import sys
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING
 
+from styx.errors import StyxError
 from styx_cli import clock
 from styx_cli.exits import Exit, code_of_task, complain
 from styx_cli.failures import first_of
@@ -42,11 +43,7 @@ def run_in_foreground(settings: Settings, spec: TaskSpec, request_id: str | None
 
 async def _run(settings: Settings, spec: TaskSpec, request_id: str | None) -> int:
     async with settings.async_client() as client:
-        session = Foreground(settings, client)
-        try:
-            return await session.run(spec, request_id)
-        except BaseExceptionGroup as group:
-            raise first_of(group) from None
+        return await Foreground(settings, client).run(spec, request_id)
 
 
 class Foreground:
@@ -61,28 +58,35 @@ class Foreground:
         self._interactive = is_terminal(sys.stdin) and is_terminal(sys.stderr)
         self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._writer = LogWriter(settings)
-        self._ended = asyncio.Event()
 
     async def run(self, spec: TaskSpec, request_id: str | None) -> int:
         """Everything from submission to the exit code."""
         loop = asyncio.get_running_loop()
         for number, event in ((signal.SIGINT, Event.INTERRUPT), (signal.SIGTERM, Event.TERMINATE)):
             loop.add_signal_handler(number, self._events.put_nowait, event)
-        async with asyncio.TaskGroup() as group:
-            work = [group.create_task(self._heed_interrupts()), group.create_task(self._submit(spec, request_id))]
-            await work[1]
-            if not self._code.done():
-                work += [group.create_task(self._follow()), group.create_task(self._tell_news())]
-            code = await self._code
-            for each in work:
-                each.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = [group.create_task(self._heed_interrupts())]
+                work.append(group.create_task(self._submit_and_follow(spec, request_id, group, work)))
+                code = await self._code
+                for each in work:
+                    each.cancel()
+        except BaseExceptionGroup as failures:
+            failure = first_of(failures)
+            if self._task_id and isinstance(failure, StyxError):
+                say(self._settings, f"styx: {self._task_id} goes on; `styx logs -f {self._task_id}` follows it")
+            raise failure from None
         return code
 
-    async def _submit(self, spec: TaskSpec, request_id: str | None) -> None:
+    async def _submit_and_follow(
+        self, spec: TaskSpec, request_id: str | None, group: asyncio.TaskGroup, work: list[asyncio.Task[None]]
+    ) -> None:
         self._task_id = await self._client.submit_task(spec, request_id=request_id)
         self._talk(f"styx: {self._task_id} submitted")
         if self._mood is Mood.CANCELLING:
             await self._client.cancel(self._task_id)
+        work.append(group.create_task(self._tell_news()))
+        await self._follow()
 
     async def _follow(self) -> None:
         with closing(self._writer):

@@ -19,15 +19,20 @@ _UNKNOWN_TIME = "-" * 24
 
 
 class LogWriter:
-    """Writes chunks, each stream to where it belongs."""
+    """Writes chunks, each stream to where it belongs.
 
-    def __init__(self, settings: Settings, *, raw: bool = False, timestamps: bool = False) -> None:
+    Args:
+        only: the one stream that was asked for; it is then the answer, and goes to stdout whichever it is.
+    """
+
+    def __init__(
+        self, settings: Settings, *, raw: bool = False, timestamps: bool = False, only: str | None = None
+    ) -> None:
         self._settings = settings
         self._attempt = 0
-        self._sinks = {
-            LogStream.STDOUT: _Sink(sys.stdout.buffer, safe=not raw and is_terminal(sys.stdout)),
-            LogStream.STDERR: _Sink(sys.stderr.buffer, safe=not raw and is_terminal(sys.stderr)),
-        }
+        out = _Sink(sys.stdout.buffer, safe=not raw and is_terminal(sys.stdout))
+        err = out if only else _Sink(sys.stderr.buffer, safe=not raw and is_terminal(sys.stderr))
+        self._sinks = {LogStream.STDOUT: out, LogStream.STDERR: err}
         self._stampers = {stream: _Stamper() for stream in self._sinks} if timestamps else {}
         self.written_bytes = 0
 

@@ -47,7 +47,9 @@ def _scalar(value: Any) -> str:
         return "{}" if isinstance(value, dict) else "[]"
     if isinstance(value, str):
         return value if _SAFE.fullmatch(value) else _quoted(value)
-    return json.dumps(value)
+    text = json.dumps(value)
+    # Older readers take a number with an exponent for one only when it has a point.
+    return text.replace("e", ".0e", 1) if isinstance(value, float) and "e" in text and "." not in text else text
 
 
 def _quoted(text: str) -> str:

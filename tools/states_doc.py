@@ -74,9 +74,9 @@ HEAD = """\
 
 Made by `tools/states_doc.py` from the tables that the server uses; a test fails when it is stale. Do not edit.
 
-A task is what somebody submitted; an attempt is one try at it on one agent. Both are kept in the task's row. The core
-asserts the tables below before it decides, a trigger of the database refuses every other step, and a report that comes
-late or twice changes nothing: a later state wins.
+A task is what somebody submitted; an attempt is one try at it on one agent. Both are kept in the task's row, and a
+trigger of the database refuses every step that is not in the tables below. A report that comes late or twice changes
+nothing: a later state wins.
 
 What somebody wants of a task (run, or stop) is kept apart from its state, which says what was seen.
 """

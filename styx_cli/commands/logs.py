@@ -11,15 +11,16 @@ EXAMPLES = """\
 styx logs t42               all of it; stdout to stdout, stderr to stderr
 styx logs -f t42            and go on until the task has ended
 styx logs t42 --tail 20
+styx logs t42 --stderr      only its stderr, on stdout
 styx logs t42 --raw >out    exactly the bytes that the command wrote"""
 
 
 @click.command("logs", cls=StyxCommand, examples=EXAMPLES)
 @click.argument("task_id", metavar="ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended and its log is complete.")
-@click.option("-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Start with the last N lines.")
-@click.option("--stdout", "only_stdout", is_flag=True, help="Only what went to stdout.")
-@click.option("--stderr", "only_stderr", is_flag=True, help="Only what went to stderr.")
+@click.option("-n", "--tail", type=click.IntRange(min=1), metavar="N", help="Start with the last N lines.")
+@click.option("--stdout", "only_stdout", is_flag=True, help="Only what the task wrote to its stdout.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Only what the task wrote to its stderr; printed to stdout.")
 @click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="Of this attempt. Default: the latest.")
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with the time it was written.")
 @click.option("--raw", is_flag=True, help="Bytes as they are, also on a terminal.")
@@ -46,11 +47,8 @@ def command(  # noqa: PLR0913 - one parameter for each option
     from styx_cli.output import LogWriter
 
     stream = "stdout" if only_stdout and not only_stderr else "stderr" if only_stderr and not only_stdout else None
-    writer = LogWriter(settings, raw=raw, timestamps=timestamps)
+    writer = LogWriter(settings, raw=raw, timestamps=timestamps, only=stream)
     with settings.client() as client, closing(writer):
-        if tail == 0 and not follow:
-            client.get_status(task_id)
-            return
         chunks = client.logs(
             task_id, follow=follow, attempt=attempt or 0, stream=stream, tail=tail or 0, timestamps=timestamps
         )

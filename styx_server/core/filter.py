@@ -1,15 +1,16 @@
 """The filter of lists: `state=RUNNING AND label.team="x"` as text in, conditions out. Knows nothing of SQL.
 
-Terms are joined by AND. `=` and `!=` compare words, several words apart by commas mean any of them (only `state`,
-`agent` and `name`); `id` and `create_time` also take `<`, `<=`, `>` and `>=`.
+Terms are joined by AND and all of them hold. `=` and `!=` compare words; several words apart by commas, without quotes,
+mean any of them (only `state`, `agent` and `name`). `id` and `create_time` take `<`, `<=`, `>` and `>=`, `id` also `=`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Final, NoReturn
+from datetime import UTC, datetime, timedelta
+from typing import Final, NoReturn, TypeVar
 
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.states import TaskState
@@ -19,16 +20,22 @@ _AND = re.compile(r"AND\s", re.IGNORECASE)
 _FIELDS: Final = "agent, create_time, id, label.KEY, name, state"
 _TICK: Final = timedelta(microseconds=1)
 
+Word = TypeVar("Word")
+Bound = TypeVar("Bound")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
-    """Conditions that a task must meet, all of them. None: no condition. Bounds are inclusive."""
+    """Conditions that a task must meet, all of them. None: no condition; empty: met by nothing. Bounds are inclusive."""
 
     states: tuple[TaskState, ...] | None = None
     not_states: tuple[TaskState, ...] | None = None
     agent_ids: tuple[int, ...] | None = None
+    not_agent_ids: tuple[int, ...] | None = None
     names: tuple[str, ...] | None = None
+    not_names: tuple[str, ...] | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    not_labels: tuple[tuple[str, str], ...] = ()
     id_from: int | None = None
     id_to: int | None = None
     time_from: datetime | None = None
@@ -41,13 +48,15 @@ def parse_filter(text: str) -> TaskFilter:
     Raises:
         InvalidRequest: it cannot be read, or names an unknown field; reason FILTER_INVALID.
     """
+    if "\0" in text:
+        _refuse("has a NUL character, which nothing contains")
     found = TaskFilter()
     position = 0
     while position < len(text.rstrip()):
         term = _TERM.match(text, position)
         if term is None:
             _refuse(f"cannot be read at {text[position : position + 30]!r}; write terms like state=RUNNING AND name=x")
-        found = _with_term(found, term[1], term[2], _unquote(term[3]))
+        found = _with_term(found, term[1], term[2], term[3])
         position = term.end()
         if position < len(text):
             joint = _AND.match(text, position)
@@ -59,68 +68,97 @@ def parse_filter(text: str) -> TaskFilter:
     return found
 
 
-def _with_term(found: TaskFilter, name: str, operator: str, value: str) -> TaskFilter:
+def _with_term(found: TaskFilter, name: str, operator: str, raw: str) -> TaskFilter:
+    if name in ("state", "name", "agent") or name.startswith("label."):
+        if operator not in ("=", "!="):
+            _refuse(f"takes = or != for {name}, not {operator}")
+        return _with_words(found, name, raw, wanted=operator == "=")
+    value = _unquote(raw)
     match name:
-        case "state":
-            return _with_state(found, operator, value)
-        case "name":
-            _only("name", operator, "=")
-            return replace(found, names=tuple(value.split(",")))
-        case "agent":
-            _only("agent", operator, "=")
-            return replace(found, agent_ids=tuple(_number("agent", word, "a") for word in value.split(",")))
         case "id":
             return _with_id(found, operator, _number("id", value, "t"))
         case "create_time":
-            return _with_time(found, operator, value)
-        case _ if name.startswith("label."):
-            _only(name, operator, "=")
-            return replace(found, labels={**found.labels, name.removeprefix("label."): value})
+            return _with_time(found, operator, _time(value))
         case _:
             _refuse(f"has no field {name!r}; there are {_FIELDS}")
 
 
-def _with_state(found: TaskFilter, operator: str, value: str) -> TaskFilter:
-    _only("state", operator, "=", "!=")
-    states = []
-    for word in value.split(","):
-        if word.upper() not in TaskState.__members__:
-            _refuse(f"has no state {word!r}; there are {', '.join(TaskState.__members__)}")
-        states.append(TaskState[word.upper()])
-    return replace(found, states=tuple(states)) if operator == "=" else replace(found, not_states=tuple(states))
+def _with_words(found: TaskFilter, name: str, raw: str, *, wanted: bool) -> TaskFilter:
+    words = (_unquote(raw),) if raw.startswith('"') else tuple(raw.split(","))
+    match name:
+        case "state":
+            states = tuple(_state(word) for word in words)
+            if wanted:
+                return replace(found, states=_both(found.states, states))
+            return replace(found, not_states=_either(found.not_states, states))
+        case "name":
+            if wanted:
+                return replace(found, names=_both(found.names, words))
+            return replace(found, not_names=_either(found.not_names, words))
+        case "agent":
+            agents = tuple(_number("agent", word, "a") for word in words)
+            if wanted:
+                return replace(found, agent_ids=_both(found.agent_ids, agents))
+            return replace(found, not_agent_ids=_either(found.not_agent_ids, agents))
+        case _:
+            return _with_label(found, name.removeprefix("label."), _unquote(raw), wanted=wanted)
+
+
+def _with_label(found: TaskFilter, key: str, value: str, *, wanted: bool) -> TaskFilter:
+    if not key:
+        _refuse("has a label without a key; write label.KEY=value")
+    if not wanted:
+        return replace(found, not_labels=(*found.not_labels, (key, value)))
+    if found.labels.get(key, value) != value:
+        # No task has two values for one label.
+        return replace(found, states=())
+    return replace(found, labels={**found.labels, key: value})
 
 
 def _with_id(found: TaskFilter, operator: str, number: int) -> TaskFilter:
     match operator:
         case "=":
-            return replace(found, id_from=number, id_to=number)
+            return _with_id(_with_id(found, ">=", number), "<=", number)
         case ">" | ">=":
-            return replace(found, id_from=number + (operator == ">"))
+            return replace(found, id_from=_tighter(max, found.id_from, number + (operator == ">")))
         case "<" | "<=":
-            return replace(found, id_to=number - (operator == "<"))
+            return replace(found, id_to=_tighter(min, found.id_to, number - (operator == "<")))
         case _:
             _refuse("takes =, <, <=, > or >= for id")
 
 
-def _with_time(found: TaskFilter, operator: str, value: str) -> TaskFilter:
+def _with_time(found: TaskFilter, operator: str, when: datetime) -> TaskFilter:
+    try:
+        match operator:
+            case ">" | ">=":
+                first = when + _TICK if operator == ">" else when
+                return replace(found, time_from=_tighter(max, found.time_from, first))
+            case "<" | "<=":
+                last = when - _TICK if operator == "<" else when
+                return replace(found, time_to=_tighter(min, found.time_to, last))
+            case _:
+                _refuse("takes <, <=, > or >= for create_time")
+    except OverflowError:
+        _refuse("has a time before the year 1 or after 9999")
+
+
+def _time(value: str) -> datetime:
     try:
         when = datetime.fromisoformat(value)
     except ValueError:
         _refuse(f"has a time {value!r} that is not RFC 3339, like 2026-01-31T00:00:00Z")
     if when.tzinfo is None:
         _refuse(f"has a time {value!r} without a zone; put Z behind it")
-    match operator:
-        case ">" | ">=":
-            return replace(found, time_from=when + _TICK if operator == ">" else when)
-        case "<" | "<=":
-            return replace(found, time_to=when - _TICK if operator == "<" else when)
-        case _:
-            _refuse("takes <, <=, > or >= for create_time")
+    try:
+        return when.astimezone(UTC)
+    except OverflowError:
+        _refuse(f"has a time {value!r} before the year 1 or after 9999")
 
 
-def _only(name: str, operator: str, *allowed: str) -> None:
-    if operator not in allowed:
-        _refuse(f"takes {' or '.join(allowed)} for {name}, not {operator}")
+def _state(word: str) -> TaskState:
+    if word.upper() not in TaskState.__members__:
+        _refuse(f"has no state {word!r}; there are {', '.join(TaskState.__members__)}")
+    return TaskState[word.upper()]
 
 
 def _number(name: str, word: str, letter: str) -> int:
@@ -128,6 +166,18 @@ def _number(name: str, word: str, letter: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
         _refuse(f"has {name} {word!r}, which is no id like {letter}42")
     return int(digits)
+
+
+def _both(before: tuple[Word, ...] | None, words: tuple[Word, ...]) -> tuple[Word, ...]:
+    return words if before is None else tuple(word for word in before if word in words)
+
+
+def _either(before: tuple[Word, ...] | None, words: tuple[Word, ...]) -> tuple[Word, ...]:
+    return (*(before or ()), *words)
+
+
+def _tighter(choose: Callable[[Bound, Bound], Bound], before: Bound | None, bound: Bound) -> Bound:
+    return bound if before is None else choose(before, bound)
 
 
 def _unquote(value: str) -> str:

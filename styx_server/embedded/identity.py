@@ -22,8 +22,8 @@ from styx_server.embedded.errors import INSTEAD, NoUsableIdentity
 from styx_server.embedded.launch import Identity, run
 
 _SYSTEM_USERS = ("postgres", "nobody")
-# As the server would: enter the folder, write there, execute the program.
-_PROBE = 'cd "$1" && test -w . && exec "$2" --version'
+# Enters and checks the folder, and lets initdb find its user and its fellow programs, which makes nothing.
+_PROBE = 'cd "$1" && test -w . && exec "$2" --show -D "$1/probe" --username=styx'
 
 
 async def choose_identity(folder: Path, binaries: Binaries) -> Identity:
@@ -54,10 +54,10 @@ async def _refusal(identity: Identity, folder: Path, binaries: Binaries) -> str 
         _give(folder, identity)
     except OSError as error:
         return f"{folder} cannot be given to it: {error.strerror}"
-    probe = ["/bin/sh", "-c", _PROBE, "sh", str(folder), binaries.postgres]
+    probe = ["/bin/sh", "-c", _PROBE, "sh", str(folder), binaries.initdb]
     code, output = await run(probe, identity)
     said = output.strip().splitlines() or [f"exit code {code}"]
-    return said[-1] if code != 0 else None
+    return said[0] if code != 0 else None
 
 
 def _candidates(folder: Path, binaries: Binaries) -> Iterator[Identity]:
@@ -80,7 +80,9 @@ def _become(entry: pwd.struct_passwd, *, rights: tuple[str, ...]) -> Identity:
     setpriv = shutil.which("setpriv") or "setpriv"
     prefix = [setpriv, f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
     granted = ",".join(f"+{right}" for right in rights)
-    prefix += [f"--inh-caps={granted}", f"--ambient-caps={granted}"] if granted else []
+    if granted:
+        # The last flag makes access(2), with which PostgreSQL looks at its own programs, count the right too.
+        prefix += [f"--inh-caps={granted}", f"--ambient-caps={granted}", "--securebits=+no_setuid_fixup"]
     words = f"user {entry.pw_name}{f' with {granted}' if granted else ''}"
     return Identity(words=words, prefix=(*prefix, "--"), owner=(entry.pw_uid, entry.pw_gid))
 

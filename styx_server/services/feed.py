@@ -145,8 +145,11 @@ def matches(task: TaskView, wanted: TaskFilter) -> bool:
         (wanted.states is None or task.state in wanted.states)
         and (wanted.not_states is None or task.state not in wanted.not_states)
         and (wanted.agent_ids is None or task.agent_id in wanted.agent_ids)
+        and (wanted.not_agent_ids is None or task.agent_id not in wanted.not_agent_ids)
         and (wanted.names is None or task.name in wanted.names)
+        and (wanted.not_names is None or task.name not in wanted.not_names)
         and wanted.labels.items() <= dict(task.labels).items()
+        and not any(task.labels.get(key) == value for key, value in wanted.not_labels)
     )
 
 

