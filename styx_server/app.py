@@ -11,8 +11,6 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,22 +24,24 @@ from styx_server.clock import SystemClock
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError
 from styx_server.core.placement.backlog import Waiting
-from styx_server.core.session import Assignment
-from styx_server.core.states import OutcomeKind
+from styx_server.core.session import Assignment, LiveAttempt
+from styx_server.core.states import AttemptState, OutcomeKind
 from styx_server.core.task import AgentId, Outcome
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.feed import Feed
+from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
 from styx_server.services.info import ServerInformation
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_streams import LogStreams, StreamState
 from styx_server.services.reports import AttemptOver, Reports
-from styx_server.services.scheduling import Scheduling
-from styx_server.services.sessions import Sessions
+from styx_server.services.scheduling import Outward, Scheduling
+from styx_server.services.session_registry import SessionRegistry
+from styx_server.services.sessions import Parties, Sessions
 from styx_server.services.shapes import Shapes
 from styx_server.services.submission import Submission
 from styx_server.services.tasks import Tasks
@@ -49,7 +49,7 @@ from styx_server.store.database import Database, connect, migrate_database
 from styx_server.store.partitions import make_partitions
 from styx_server.supervise import Wake, drain, repeat
 from styx_server.telemetry import Metrics
-from styx_server.transport.agent_service import AgentService
+from styx_server.transport.agent_service import AgentService, AgentUseCases
 from styx_server.transport.auth import Guard
 from styx_server.transport.server import GrpcServer
 from styx_server.transport.styx_service import StyxService, UseCases
@@ -82,41 +82,36 @@ class App:
         self.wake_seals = Wake()
         self.shapes = Shapes(database)
         self.streams = LogStreams(database)
+        self.registry = SessionRegistry()
         self.health = Health(database)
         self.access = Access(database, self.clock)
         self.scheduling = Scheduling(
             database,
             self.shapes,
             self.clock,
-            dispatch=lambda agent_id, orders: self.sessions.dispatch(agent_id, orders),
-            epoch_of=lambda agent_id: self.sessions.epoch_of(agent_id),
-            on_undelivered=self._undelivered,
-            on_change=lambda: self.feed.wake(),
-            wake=self.wake_scheduler,
+            self.registry,
+            Outward(on_undelivered=self._undelivered, on_change=self._changed, wake=self.wake_scheduler),
         )
-        self.reports = Reports(
-            database, self.shapes, self.clock, on_over=self._attempts_over, on_change=lambda: self.feed.wake()
-        )
+        self.reports = Reports(database, self.shapes, self.clock, on_over=self._attempts_over, on_change=self._changed)
         self.sessions = Sessions(
             database,
-            self.shapes,
             self.clock,
-            replica_id=identity.replica_id,
-            scheduling=self.scheduling,
-            reports=self.reports,
+            self.registry,
+            Greeting(database, self.shapes, identity.replica_id),
+            Parties(scheduling=self.scheduling, reports=self.reports),
         )
         self.submission = Submission(database, self.shapes, self.clock, on_stored=self._tasks_stored)
         self.tasks = Tasks(
             database,
             self.shapes,
             scheduling=self.scheduling,
-            sessions=self.sessions,
-            on_change=lambda: self.feed.wake(),
+            registry=self.registry,
+            on_change=self._changed,
         )
         self.feed = Feed(database, self.tasks)
         self.intake = LogIntake(database, self.streams, self.clock, on_complete=self._output_complete)
-        self.logs = LogReading(database, self.streams, on_follow=self.sessions.follow)
-        self.agents = Agents(database, self.clock, scheduling=self.scheduling, sessions=self.sessions)
+        self.logs = LogReading(database, self.streams, on_follow=self.registry.follow)
+        self.agents = Agents(database, self.clock, scheduling=self.scheduling, registry=self.registry)
         self.information = ServerInformation(
             database,
             self.clock,
@@ -141,11 +136,14 @@ class App:
             )
         )
         agents = AgentService(
-            sessions=self.sessions,
-            reports=self.reports,
-            intake=self.intake,
-            agents=self.agents,
-            clock=self.clock,
+            AgentUseCases(
+                sessions=self.sessions,
+                registry=self.registry,
+                reports=self.reports,
+                intake=self.intake,
+                agents=self.agents,
+            ),
+            self.clock,
             deployment_id=self.identity.deployment_id,
             replica_id=self.identity.replica_id,
         )
@@ -155,7 +153,7 @@ class App:
     async def metrics_text(self) -> bytes:
         """Metrics as Prometheus reads them."""
         self.metrics.tasks_waiting.set(self.scheduling.waiting)
-        self.metrics.sessions.set(len(self.sessions.all()))
+        self.metrics.sessions.set(len(self.registry.all()))
         return self.metrics.text()
 
     def start_work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
@@ -175,6 +173,9 @@ class App:
         ]
         return [group.create_task(loop) for loop in loops]
 
+    def _changed(self) -> None:
+        self.feed.wake()
+
     def _tasks_stored(self, tasks: list[Waiting]) -> None:
         self.metrics.tasks_submitted.inc(len(tasks))
         self.scheduling.tasks_wait(tasks)
@@ -190,12 +191,12 @@ class App:
             if item.logs:
                 self._over.put_nowait(item)
             else:
-                self.sessions.attempt_over(item.agent_id, item.fence, output_complete=True)
+                self.registry.attempt_over(item.agent_id, item.fence, output_complete=True)
                 self.streams.notify(item.task_id)
 
     async def _after_end(self, item: AttemptOver) -> None:
         complete = await self.intake.finish(item.task_id, item.attempt, item.fence, item.logs)
-        self.sessions.attempt_over(item.agent_id, item.fence, output_complete=complete)
+        self.registry.attempt_over(item.agent_id, item.fence, output_complete=complete)
 
     def _output_complete(self, state: StreamState) -> None:
         self.metrics.log_bytes.inc(state.stored)
@@ -207,8 +208,11 @@ class App:
     async def _end_undelivered(self, lost: tuple[AgentId, list[Assignment]]) -> None:
         agent_id, orders = lost
         outcome = Outcome(kind=OutcomeKind.REJECTED, message="the agent's connection ended before it was sent")
-        for order in orders:
-            await self.reports.end(agent_id, order.task_id, order.fence, outcome)
+        lost_attempts = [
+            LiveAttempt(task_id=order.task_id, fence=order.fence, attempt=order.attempt, state=AttemptState.ASSIGNED)
+            for order in orders
+        ]
+        await self.reports.end_many(agent_id, [(attempt, outcome) for attempt in lost_attempts])
 
     async def _watch_silence(self) -> float | None:
         self.sessions.watch_silence()
@@ -236,11 +240,17 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    async with _database(settings) as database:
-        await _run(settings, database, stop)
+    async with contextlib.AsyncExitStack() as stack:
+        embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+        if embedded is not None:
+            await embedded.start()
+            stack.push_async_callback(embedded.stop)
+        database = await _connect(settings, embedded)
+        stack.push_async_callback(database.close)
+        await _run(settings, database, embedded, stop)
 
 
-async def _run(settings: Settings, database: Database, stop: asyncio.Event) -> None:
+async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
     row = await database.fetch_row("get_deployment")
     assert row is not None
     identity = _Identity(deployment_id=UUID(str(row["id"])), replica_id=new_uuid())
@@ -252,6 +262,8 @@ async def _run(settings: Settings, database: Database, stop: asyncio.Event) -> N
     server = app.grpc_server()
     async with asyncio.TaskGroup() as group:
         work = app.start_work(group)
+        if embedded is not None:
+            work.append(group.create_task(embedded.keep_running()))
         try:
             grpc_port = await _listen(server, settings)
             http, listener = _http_server(settings, app, grpc_port)
@@ -271,23 +283,13 @@ async def _run(settings: Settings, database: Database, stop: asyncio.Event) -> N
     _log.info("server_stopped")
 
 
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
-    async with contextlib.AsyncExitStack() as stack:
-        if settings.database_url:
-            address: dict[str, Any] = {"dsn": settings.database_url}
-        else:
-            embedded = EmbeddedPostgres(settings.data_dir)
-            await embedded.start()
-            stack.push_async_callback(embedded.stop)
-            address = dict(embedded.dsn.arguments())
-        try:
-            await migrate_database(**address)
-            database = await connect(**address)
-        except StyxError as error:
-            raise StartError(f"{error}; check --database-url") from error
-        stack.push_async_callback(database.close)
-        yield database
+async def _connect(settings: Settings, embedded: EmbeddedPostgres | None) -> Database:
+    address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
+    try:
+        await migrate_database(**address)
+        return await connect(**address)
+    except StyxError as error:
+        raise StartError(f"{error}; check --database-url") from error
 
 
 def _admin_token(settings: Settings) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import ipaddress
-import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -115,8 +114,9 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Sourced:
 
 def default_data_dir(environment: Mapping[str, str]) -> Path:
     """Where a server keeps its files when it is not told."""
-    base = environment.get("XDG_DATA_HOME") or os.path.join(environment.get("HOME") or str(Path.home()), ".local/share")
-    return Path(base) / "styx"
+    if base := environment.get("XDG_DATA_HOME"):
+        return Path(base) / "styx"
+    return Path(environment.get("HOME") or Path.home()) / ".local/share/styx"
 
 
 def _parser() -> argparse.ArgumentParser:

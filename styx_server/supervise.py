@@ -30,6 +30,7 @@ class Wake:
         self._event = asyncio.Event()
 
     def __call__(self) -> None:
+        """Asks for another pass."""
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
@@ -63,7 +64,7 @@ async def repeat(
             await clock.sleep(pause * (0.5 + jitter() / 2))
             pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
             continue
-        except Exception:
+        except Exception:  # noqa: BLE001 - see the docstring of this module
             _log.exception("loop_failed", loop=name)
             await clock.sleep(pause * (0.5 + jitter() / 2))
             pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
@@ -86,6 +87,6 @@ async def drain(name: str, queue: asyncio.Queue[Item], handle: Callable[[Item], 
                 _log.warning("item_postponed", loop=name, error=str(error))
                 await clock.sleep(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
-            except Exception:
+            except Exception:  # noqa: BLE001 - see the docstring of this module
                 _log.exception("item_failed", loop=name)
                 break

@@ -20,7 +20,9 @@ class Metrics:
         self.calls = Counter(
             "styx_rpc_calls_total", "Finished calls by method and result", ["method", "result"], registry=self.registry
         )
-        self.tasks_ended = Counter("styx_tasks_ended_total", "Tasks that ended, by state", ["state"], registry=self.registry)
+        self.tasks_ended = Counter(
+            "styx_tasks_ended_total", "Tasks that ended, by state", ["state"], registry=self.registry
+        )
         self.tasks_submitted = Counter("styx_tasks_submitted_total", "Tasks that were stored", registry=self.registry)
         self.tasks_waiting = Gauge(
             "styx_tasks_waiting_in_memory", "Waiting tasks in the scheduler's window", registry=self.registry

@@ -114,11 +114,13 @@ class Cgroups:
 
 
 def find_cgroups(name: str) -> Cgroups | None:
-    """The place for groups if this machine and this user allow them and children can be born in one; else None."""
+    """The place for groups if this machine and this user allow them and children can be born in one; else None.
+
+    Where memory can be bounded if there is such a place, else where groups can be made at all.
+    """
     mount = _mount_point()
-    if mount is None:
-        return None
-    candidates = _candidates(mount)
+    candidates = _candidates(mount) if mount is not None else []
+    usable: list[Cgroups] = []
     for parent in candidates:
         base = os.path.join(parent, name)
         with contextlib.suppress(OSError):
@@ -128,8 +130,11 @@ def find_cgroups(name: str) -> Cgroups | None:
             _enable(base)
             cgroups = Cgroups(base, home=Cgroup(candidates[0]))
             _probe(cgroups)
-            return cgroups
-    return None
+            usable.append(cgroups)
+    usable.sort(key=lambda cgroups: not cgroups.limits_memory)
+    for unused in usable[1:]:
+        unused.close()
+    return usable[0] if usable else None
 
 
 def step_into(group: Cgroup) -> None:
@@ -159,13 +164,25 @@ def _mount_point() -> str | None:
 
 
 def _candidates(mount: str) -> list[str]:
-    """Our own group and the one around it, which a service manager may have delegated."""
+    """Our own group, and the one around it if the service manager has left it to us.
+
+    Our own holds this process, and the kernel passes no controllers on from a group that holds processes.
+    """
     for line in _read("/proc/self/cgroup").splitlines():
         if line.startswith("0::"):
             path = line[3:].strip("/")
             own = os.path.join(mount, path) if path else mount
-            return [own, os.path.dirname(own)] if path else [own]
+            around = os.path.dirname(own)
+            return [own, around] if path and _is_delegated(around) else [own]
     return []
+
+
+def _is_delegated(path: str) -> bool:
+    for name in ("trusted.delegate", "user.delegate"):
+        with contextlib.suppress(OSError):
+            if os.getxattr(path, name) == b"1":
+                return True
+    return False
 
 
 def _enable(path: str) -> None:

@@ -20,7 +20,7 @@ styx logs t42 --raw >out    exactly the bytes that the command wrote"""
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended and its log is complete.")
 @click.option("-n", "--tail", type=click.IntRange(min=1), metavar="N", help="Start with the last N lines.")
 @click.option("--stdout", "only_stdout", is_flag=True, help="Only what the task wrote to its stdout.")
-@click.option("--stderr", "only_stderr", is_flag=True, help="Only what the task wrote to its stderr; printed to stdout.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Only what went to its stderr; it is printed to stdout.")
 @click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="Of this attempt. Default: the latest.")
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with the time it was written.")
 @click.option("--raw", is_flag=True, help="Bytes as they are, also on a terminal.")

@@ -1,7 +1,7 @@
 """What follows when an attempt ends: the task's end, or another attempt and when.
 
-Three budgets are kept apart: the user's failures (`retry`), the infrastructure's (a machine was lost, an agent refused),
-and preemption. Jitter comes in as a number.
+Three budgets are kept apart: the user's failures (`retry`), the infrastructure's (a machine was lost, an agent
+refused), and preemption. Jitter comes in as a number.
 """
 
 from __future__ import annotations

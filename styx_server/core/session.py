@@ -139,8 +139,8 @@ class LiveAttempt:
     fence: Fence
     attempt: int
     state: AttemptState
-    desired: Desired
-    stop_grace_seconds: float | None
+    desired: Desired = Desired.RUN
+    stop_grace_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from styx_server.core.placement.capacity import Capacity, Gpu, Reservation
 from styx_server.core.task import AgentId
 from styx_server.services.access import digest
 from styx_server.services.scheduling import Scheduling
-from styx_server.services.sessions import UNREACHABLE_SECONDS, Sessions
+from styx_server.services.session_registry import SessionRegistry
+from styx_server.services.sessions import UNREACHABLE_SECONDS
 from styx_server.services.tasks import Mutation, claim
 from styx_server.store.database import Database, Row
 from styx_server.store.rows import capacity_from_json
@@ -62,11 +63,11 @@ class NewJoinToken:
 class Agents:
     """Agents that have joined, and those that want to."""
 
-    def __init__(self, database: Database, clock: Clock, *, scheduling: Scheduling, sessions: Sessions) -> None:
+    def __init__(self, database: Database, clock: Clock, *, scheduling: Scheduling, registry: SessionRegistry) -> None:
         self._database = database
         self._clock = clock
         self._scheduling = scheduling
-        self._sessions = sessions
+        self._registry = registry
 
     async def page(self, after: int, count: int) -> list[AgentView]:
         """Up to `count` agents with ids above `after`."""
@@ -96,9 +97,10 @@ class Agents:
             changed = await transaction.fetch("set_draining", id=agent_id, draining=draining) if first else [None]
             if not changed:
                 raise _missing(agent_id)
-        session = self._sessions.get(agent_id)
+        session = self._registry.get(agent_id)
         if first and session is not None:
-            self._scheduling.set_accepting(agent_id, not (draining or session.draining))
+            session.drained = draining
+            self._scheduling.set_accepting(agent_id, session.accepting)
         return await self.get(agent_id)
 
     async def make_join_token(self, wanted: NewJoinToken, mutation: Mutation) -> datetime:
@@ -157,7 +159,7 @@ class Agents:
         agent_id = AgentId(row["id"])
         held = self._scheduling.reserved_on(agent_id)
         capacity = capacity_from_json(row["capacity"])
-        session = self._sessions.get(agent_id)
+        session = self._registry.get(agent_id)
         return AgentView(
             agent_id=agent_id,
             name=row["name"],

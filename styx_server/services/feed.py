@@ -1,7 +1,7 @@
 """The change feed behind watches: every change of every task, in an order that can be taken up again anywhere.
 
-The cursor is a place in the order of commits, below the oldest running transaction, so a row that commits late cannot be
-skipped. One reader for each watch; a commit on this server wakes them at once, others are seen by the poll.
+The cursor is a place in the order of commits, below the oldest running transaction, so a row that commits late
+cannot be skipped. One reader for each watch; a commit on this server wakes them at once, others are seen by the poll.
 """
 
 from __future__ import annotations
@@ -90,20 +90,21 @@ class Feed:
         event = asyncio.Event()
         self._watchers.add(event)
         try:
-            cursor = request.cursor
-            if cursor is None:
-                row = await self._database.fetch_row("feed_end")
-                assert row is not None
-                # All below that transaction is in the snapshot that is read next; what is above it comes as a change.
-                cursor = Cursor(txid=int(row["txid"]) - 1, seq=MAX_ID)
-                if not request.changes_only:
-                    async for tasks in self._snapshot(request):
-                        yield Change(tasks=tasks, cursor=cursor, synced=False)
+            cursor = request.cursor or await self._end()
+            if request.cursor is None and not request.changes_only:
+                async for tasks in self._snapshot(request):
+                    yield Change(tasks=tasks, cursor=cursor, synced=False)
             yield Change(tasks=[], cursor=cursor, synced=True)
             async for change in self._changes(request, cursor, event):
                 yield change
         finally:
             self._watchers.discard(event)
+
+    async def _end(self) -> Cursor:
+        row = await self._database.fetch_row("feed_end")
+        assert row is not None
+        # All below that transaction is in the snapshot that is read next; what is above it comes as a change.
+        return Cursor(txid=int(row["txid"]) - 1, seq=MAX_ID)
 
     async def _snapshot(self, request: WatchRequest) -> AsyncIterator[list[TaskView]]:
         if request.task_ids:
@@ -118,7 +119,9 @@ class Feed:
             yield tasks
             below = tasks[-1].task_id
 
-    async def _changes(self, request: WatchRequest, cursor: Cursor, event: asyncio.Event) -> AsyncGenerator[Change, None]:
+    async def _changes(
+        self, request: WatchRequest, cursor: Cursor, event: asyncio.Event
+    ) -> AsyncGenerator[Change, None]:
         wanted = frozenset(request.task_ids)
         looks = 0
         while True:

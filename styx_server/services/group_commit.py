@@ -18,6 +18,7 @@ _log = structlog.get_logger()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Entries = list[tuple[Item, asyncio.Future[Result]]]
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -47,7 +48,7 @@ class GroupCommit(Generic[Item, Result]):
         self._weigh = weigh
         self._max_weight = max_weight
         self._patient = patient
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting: _Entries[Item, Result] = []
         self._arrived = asyncio.Event()
 
     @property
@@ -82,7 +83,7 @@ class GroupCommit(Generic[Item, Result]):
             while self._waiting:
                 await self._flush_batch(self._take())
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+    def _take(self) -> _Entries[Item, Result]:
         weight = 0
         for count, (item, _) in enumerate(self._waiting):
             weight += self._weigh(item)
@@ -93,35 +94,43 @@ class GroupCommit(Generic[Item, Result]):
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        pause = 0.1
-        while True:
-            try:
-                results = await self._flush([item for item, _ in batch])
-            except Unavailable as error:
-                if not self._patient:
-                    return _fail(batch, error)
-                _log.warning("flush_postponed", flush=self._name, items=len(batch), error=str(error))
-                await self._clock.sleep(pause)
-                pause = min(2.0, pause * 2)
-                continue
-            except Exception as error:
-                if len(batch) > 1:
-                    # One bad item must not fail the others: write them one by one.
-                    for entry in batch:
-                        await self._flush_batch([entry])
-                    return None
-                if isinstance(error, StyxError):
-                    return _fail(batch, error)
-                _log.exception("flush_failed", flush=self._name)
-                return _fail(batch, StyxError(f"a bug in the server stopped {self._name}: {type(error).__name__}"))
+    async def _flush_batch(self, batch: _Entries[Item, Result]) -> None:
+        try:
+            results = await self._write([item for item, _ in batch])
+        except Unavailable as error:
+            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001 - callers wait: each must get an answer, whatever happens
+            await self._flush_apart(batch, error)
+        else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
-            return None
+
+    async def _write(self, items: list[Item]) -> list[Result]:
+        pause = 0.1
+        while True:
+            try:
+                return await self._flush(items)
+            except Unavailable as error:
+                if not self._patient:
+                    raise
+                _log.warning("flush_postponed", flush=self._name, items=len(items), error=str(error))
+            await self._clock.sleep(pause)
+            pause = min(2.0, pause * 2)
+
+    async def _flush_apart(self, batch: _Entries[Item, Result], error: Exception) -> None:
+        """One bad item must not fail the others: writes them one by one."""
+        if len(batch) > 1:
+            for entry in batch:
+                await self._flush_batch([entry])
+        elif isinstance(error, StyxError):
+            _fail(batch, error)
+        else:
+            _log.error("flush_failed", flush=self._name, exc_info=error)
+            _fail(batch, StyxError(f"a bug in the server stopped {self._name}: {type(error).__name__}"))
 
 
-def _fail(batch: list[tuple[Item, asyncio.Future[Result]]], error: StyxError) -> None:
+def _fail(batch: _Entries[Item, Result], error: StyxError) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(error)

@@ -1,6 +1,7 @@
 """Takes in output: appends what is contiguous, says where each stream stands, and seals what is complete.
 
-An ack means committed. A chunk that does not start where its stream ends is not stored; the agent is told where to start.
+An ack means committed. A chunk that does not start where its stream ends is not stored; the agent is told where to
+start.
 """
 
 from __future__ import annotations

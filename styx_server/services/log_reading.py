@@ -84,29 +84,32 @@ class LogReading:
         """
         event = self._streams.output(request.task_id).subscribe()
         try:
-            number = request.attempt
-            while True:
-                task = await self._task(request.task_id)
-                latest = task["attempt"]
-                if request.attempt > latest:
-                    text = f"task t{request.task_id} has had {latest} attempts; there is no attempt {request.attempt}"
-                    raise NotFound(text, reason="ATTEMPT_NOT_FOUND")
-                if number == 0:
-                    number = latest
-                if number:
-                    async for piece in self._attempt(request, number, event):
-                        yield piece
-                if not request.follow or request.attempt:
-                    return
-                task = await self._task(request.task_id)
-                if task["attempt"] > number:
-                    number += 1
-                elif TaskState(task["state"]).ended or task["reason"] == "held":
-                    return
-                else:
-                    await _wait(event)
+            async for number in self._numbers(request, event):
+                async for piece in self._attempt(request, number, event):
+                    yield piece
         finally:
             self._streams.release_output(request.task_id, event)
+
+    async def _numbers(self, request: LogRequest, event: asyncio.Event) -> AsyncGenerator[int, None]:
+        """Which attempts to read, each as soon as there is one."""
+        latest = (await self._task(request.task_id))["attempt"]
+        if request.attempt > latest:
+            text = f"task t{request.task_id} has had {latest} attempts; there is no attempt {request.attempt}"
+            raise NotFound(text, reason="ATTEMPT_NOT_FOUND")
+        if request.attempt or not request.follow:
+            for number in filter(None, [request.attempt or latest]):
+                yield number
+            return
+        number = max(1, latest)
+        while True:
+            task = await self._task(request.task_id)
+            if task["attempt"] >= number:
+                yield number
+                number += 1
+            elif TaskState(task["state"]).ended or task["reason"] == "held":
+                return
+            else:
+                await _wait(event)
 
     async def _attempt(self, request: LogRequest, number: int, event: asyncio.Event) -> AsyncGenerator[Piece, None]:
         cursors = await self._cursors(request, number)
@@ -223,23 +226,16 @@ class LogReading:
         if state is None:
             return 0
         position, wanted = state.stored, lines
-        last = True
-        while position > 0:
-            rows = await self._database.fetch("read_chunks_back", **key._asdict(), position=position, count=_READ_AHEAD)
+        while position > 0 and wanted:
+            rows = await self._database.fetch("read_chunks_back", **key._asdict(), position=position, count=1)
             if not rows:
                 return position
-            for row in rows:
-                raw = unpack(Codec(row["codec"]), row["data"], row["length"])
-                # A newline at the very end closes the last line; it does not begin another.
-                end = len(raw) - 1 if last and raw.endswith(b"\n") else len(raw)
-                last = False
-                while (found := raw.rfind(b"\n", 0, end)) >= 0:
-                    wanted -= 1
-                    if wanted == 0:
-                        return int(row["start_offset"]) + found + 1
-                    end = found
-                position = row["start_offset"]
-        return 0
+            raw = unpack(Codec(rows[0]["codec"]), rows[0]["data"], rows[0]["length"])
+            # A newline at the very end closes the last line; it does not begin another.
+            closing = position == state.stored and raw.endswith(b"\n")
+            found, wanted = _line_start(raw, len(raw) - closing, wanted)
+            position = rows[0]["start_offset"] + found
+        return position
 
     async def _task(self, task_id: TaskId) -> Row:
         row = await self._database.fetch_row("get_attempt_state", id=task_id)
@@ -250,6 +246,16 @@ class LogReading:
     async def _over(self, task_id: TaskId, number: int) -> bool:
         task = await self._task(task_id)
         return bool(task["attempt"] > number or not AttemptState(task["attempt_state"]).live)
+
+
+def _line_start(raw: bytes, end: int, wanted: int) -> tuple[int, int]:
+    """Goes back `wanted` lines from `end`; returns where that is, 0 at most, and how many lines are still wanted."""
+    while wanted:
+        end = raw.rfind(b"\n", 0, end)
+        if end < 0:
+            return 0, wanted
+        wanted -= 1
+    return end + 1, 0
 
 
 async def _wait(event: asyncio.Event) -> bool:

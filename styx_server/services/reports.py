@@ -14,7 +14,7 @@ from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.outcome import AfterAttempt, after_attempt
 from styx_server.core.placement.backlog import Waiting
-from styx_server.core.session import AttemptReport, LogEnd
+from styx_server.core.session import AttemptReport, LiveAttempt, LogEnd
 from styx_server.core.states import AttemptState, OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, TaskFacts, TaskId
 from styx_server.ids import jitter
@@ -87,12 +87,20 @@ class Reports:
         """As `add` for several reports, in order."""
         return await self.commits.add_many(reported)
 
-    async def end(self, agent_id: AgentId, task_id: TaskId, fence: Fence, outcome: Outcome) -> bool:
-        """Ends an attempt on the server's own finding; returns whether it was still live."""
-        report = AttemptReport(
-            fence=fence, task_id=task_id, state=AttemptState.ENDED, end_time=self._clock.now(), outcome=outcome
-        )
-        return await self.add(Reported(agent_id=agent_id, epoch=0, report=report))
+    async def end_many(self, agent_id: AgentId, ends: Sequence[tuple[LiveAttempt, Outcome]]) -> None:
+        """Ends attempts on the server's own finding; those that are no longer live stay as they are."""
+        now = self._clock.now()
+        reports = [
+            AttemptReport(
+                fence=attempt.fence,
+                task_id=attempt.task_id,
+                state=AttemptState.ENDED,
+                end_time=now,
+                outcome=outcome,
+            )
+            for attempt, outcome in ends
+        ]
+        await self.add_many([Reported(agent_id=agent_id, epoch=0, report=report) for report in reports])
 
     async def _flush(self, items: list[Reported]) -> list[bool]:
         latest: dict[Fence, Reported] = {}

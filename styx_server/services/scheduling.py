@@ -7,6 +7,7 @@ turns out to be taken is given back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,7 @@ from styx_server.core.placement.capacity import AgentSlots, Fleet, Reservation
 from styx_server.core.placement.plan import Placement, plan_round, release
 from styx_server.core.session import Assignment
 from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.services.session_registry import SessionRegistry
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
 
@@ -25,41 +27,33 @@ _log = structlog.get_logger()
 BATCH = 500
 """Placements in one commit: large enough to share its cost, small enough to be on their way soon."""
 
-Dispatch = Callable[[AgentId, list[Assignment]], bool]
-EpochOf = Callable[[AgentId], int]
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outward:
+    """What scheduling asks of the rest of the server.
 
-class Scheduling:
-    """The leader's view of what waits and what is free.
-
-    Args:
-        dispatch: sends assignments through an agent's session; False when it has none.
-        epoch_of: the epoch of an agent's session, 0 when it has none.
+    Attributes:
         on_undelivered: told of attempts that were committed and could not be sent.
         on_change: told after each commit.
         wake: asks for another round.
     """
 
+    on_undelivered: Callable[[AgentId, list[Assignment]], None]
+    on_change: Callable[[], None]
+    wake: Callable[[], None]
+
+
+class Scheduling:
+    """The leader's view of what waits and what is free."""
+
     def __init__(
-        self,
-        database: Database,
-        shapes: Shapes,
-        clock: Clock,
-        *,
-        dispatch: Dispatch,
-        epoch_of: EpochOf,
-        on_undelivered: Callable[[AgentId, list[Assignment]], None],
-        on_change: Callable[[], None],
-        wake: Callable[[], None],
+        self, database: Database, shapes: Shapes, clock: Clock, registry: SessionRegistry, outward: Outward
     ) -> None:
         self._database = database
         self._shapes = shapes
         self._clock = clock
-        self._dispatch = dispatch
-        self._epoch_of = epoch_of
-        self._on_undelivered = on_undelivered
-        self._on_change = on_change
-        self._wake = wake
+        self._registry = registry
+        self._out = outward
         self._backlog = Backlog()
         self._fleet = Fleet()
         self._usage: dict[str, int] = {}
@@ -79,7 +73,7 @@ class Scheduling:
         """Takes in tasks that are stored and wait."""
         for task in tasks:
             self._backlog.namespace(task.namespace).add(task)
-        self._wake()
+        self._out.wake()
 
     def task_gone(self, namespace: str, task_id: TaskId) -> None:
         """Forgets a task that no longer waits."""
@@ -94,19 +88,19 @@ class Scheduling:
             cores = max(1, reservation.resources.cpus_milli)
             self._usage[reservation.namespace] = self._usage.get(reservation.namespace, 0) + cores
         self._fleet.put(agent, held.values())
-        self._wake()
+        self._out.wake()
 
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
         """Says whether an agent may get new work."""
         self._fleet.set_accepting(agent_id, accepting)
         if accepting:
-            self._wake()
+            self._out.wake()
 
     def attempts_over(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held."""
         for fence in fences:
             self._forget(fence)
-        self._wake()
+        self._out.wake()
 
     def reserved_on(self, agent_id: AgentId) -> list[Reservation]:
         """What live attempts hold of an agent."""
@@ -149,16 +143,11 @@ class Scheduling:
                 id=horizon[1],
                 count=count,
             )
-            tasks = [await self._waiting(row) for row in rows]
+            tasks = [await _waiting(row, self._shapes) for row in rows]
         except BaseException:
             backlog.abort_refill()
             raise
         backlog.end_refill(tasks, exhausted=len(rows) < count)
-
-    async def _waiting(self, row: Row) -> Waiting:
-        shape = await self._shapes.get(row["shape_id"])
-        ready_at = row["not_before"].timestamp() if row["not_before"] else 0.0
-        return Waiting(TaskId(row["id"]), row["namespace"], row["priority"], shape, ready_at)
 
     async def _carry_out(self, placements: list[Placement]) -> None:
         try:
@@ -170,11 +159,11 @@ class Scheduling:
                 release(placement.reservation, self._fleet, self._usage)
             self.tasks_wait(placement.task for placement in placements)
             raise
-        self._on_change()
+        self._out.on_change()
         orders = self._note(placements, rows)
         for agent_id, assignments in orders.items():
-            if not self._dispatch(agent_id, assignments):
-                self._on_undelivered(agent_id, assignments)
+            if not self._registry.dispatch(agent_id, assignments):
+                self._out.on_undelivered(agent_id, assignments)
 
     async def _commit(self, placements: list[Placement]) -> list[Row]:
         fences = await self._database.fetch("reserve_fences", count=len(placements))
@@ -185,7 +174,7 @@ class Scheduling:
             ids=[placement.task.task_id for placement in placements],
             fences=[row["fence"] for row in fences],
             agent_ids=agents,
-            epochs=[self._epoch_of(agent_id) for agent_id in agents],
+            epochs=[self._registry.epoch_of(agent_id) for agent_id in agents],
             gpus=[",".join(map(str, placement.reservation.gpu_indexes)) or None for placement in placements],
             term=self._term,
         )
@@ -210,7 +199,7 @@ class Scheduling:
         for placement in by_task.values():
             release(placement.reservation, self._fleet, self._usage)
             # Cancelled meanwhile, or its agent's session was replaced: in the second case it still waits.
-            if self._epoch_of(placement.reservation.agent_id) == 0:
+            if self._registry.epoch_of(placement.reservation.agent_id) == 0:
                 self.tasks_wait([placement.task])
         if by_task:
             _log.info("placements_refused", count=len(by_task))
@@ -219,3 +208,9 @@ class Scheduling:
     def _forget(self, fence: Fence) -> None:
         if reservation := self._reserved.pop(fence, None):
             release(reservation, self._fleet, self._usage)
+
+
+async def _waiting(row: Row, shapes: Shapes) -> Waiting:
+    shape = await shapes.get(row["shape_id"])
+    ready_at = row["not_before"].timestamp() if row["not_before"] else 0.0
+    return Waiting(TaskId(row["id"]), row["namespace"], row["priority"], shape, ready_at)

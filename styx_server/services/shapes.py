@@ -30,9 +30,7 @@ class Shapes:
         """The id of each shape; new ones are stored."""
         wanted = set(shapes)
         for shape in wanted - self._ids.keys():
-            row = await self._database.fetch_row(
-                "intern_shape", digest=shape_digest(shape), body=shape_to_json(shape)
-            )
+            row = await self._database.fetch_row("intern_shape", digest=shape_digest(shape), body=shape_to_json(shape))
             # Not visible only when another transaction stored it this moment: then it is on the second look.
             if row is None:
                 row = await self._database.fetch_row(

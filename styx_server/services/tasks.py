@@ -13,7 +13,7 @@ from styx_server.core.states import TaskState
 from styx_server.core.task import AgentId, AttemptView, EventView, Fence, TaskId, TaskView
 from styx_server.services.log_streams import StreamState, state_from_row
 from styx_server.services.scheduling import Scheduling
-from styx_server.services.sessions import Sessions
+from styx_server.services.session_registry import SessionRegistry
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Executor, Row
 from styx_server.store.rows import attempt_view, event_view, live_attempt_view, task_view, to_ms
@@ -54,13 +54,13 @@ class Tasks:
         shapes: Shapes,
         *,
         scheduling: Scheduling,
-        sessions: Sessions,
+        registry: SessionRegistry,
         on_change: Callable[[], None],
     ) -> None:
         self._database = database
         self._shapes = shapes
         self._scheduling = scheduling
-        self._sessions = sessions
+        self._registry = registry
         self._on_change = on_change
 
     async def get(self, task_id: TaskId) -> TaskDetails:
@@ -126,9 +126,7 @@ class Tasks:
             if len(found) != len(wanted):
                 raise _missing(sorted(set(wanted) - {row["id"] for row in found}))
             waiting = await transaction.fetch("cancel_waiting", ids=wanted, message=message, now=None)
-            live = await transaction.fetch(
-                "cancel_live", ids=wanted, message=message, grace_ms=to_ms(grace_seconds)
-            )
+            live = await transaction.fetch("cancel_live", ids=wanted, message=message, grace_ms=to_ms(grace_seconds))
         namespaces = {row["id"]: row["namespace"] for row in found}
         for row in waiting:
             self._scheduling.task_gone(namespaces[row["id"]], TaskId(row["id"]))
@@ -176,7 +174,7 @@ class Tasks:
             order = StopOrder(fence=Fence(row["fence"]), grace_seconds=None if grace is None else grace / 1000)
             orders.setdefault(AgentId(row["agent_id"]), []).append(order)
         for agent_id, batch in orders.items():
-            self._sessions.stop(agent_id, batch)
+            self._registry.stop(agent_id, batch)
 
 
 async def claim(executor: Executor, mutation: Mutation, task_ids: Sequence[int] = ()) -> bool:

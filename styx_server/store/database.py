@@ -1,7 +1,7 @@
 """The door to PostgreSQL: a pool, named queries, transactions, and one translation of "it is away".
 
-Everything that cannot reach the database, or loses it midway, leaves here as `Unavailable`. Whether a write whose answer
-was lost is stored is then unknown; every write of ours is keyed, so callers may repeat it.
+Everything that cannot reach the database, or loses it midway, leaves here as `Unavailable`. Whether a write whose
+answer was lost is stored is then unknown; every write of ours is keyed, so callers may repeat it.
 """
 
 from __future__ import annotations

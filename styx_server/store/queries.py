@@ -1,7 +1,7 @@
 """Loads the named queries of `sql/*.sql`.
 
-A query stands under `-- name: word`, then one sentence, then SQL with `:named` parameters, which become `$1`, `$2`, ... in
-the order in which they first appear.
+A query stands under `-- name: word`, then one sentence, then SQL with `:named` parameters, which become `$1`, `$2`, ...
+in the order in which they first appear.
 """
 
 from __future__ import annotations

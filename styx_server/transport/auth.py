@@ -120,7 +120,7 @@ class Guard(grpc.aio.ServerInterceptor):
             try:
                 await self._admit(method, authorization)
                 answer = await inner(request, context)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the outermost handler
                 await self._fail(context, error, method)
                 return None
             self._on_call(method, "ok")
@@ -139,7 +139,7 @@ class Guard(grpc.aio.ServerInterceptor):
                         yield answer
             except (asyncio.CancelledError, GeneratorExit):
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the outermost handler
                 await self._fail(context, error, method)
             else:
                 self._on_call(method, "ok")

@@ -83,5 +83,3 @@ class GrpcServer:
         self._agents.reconnect_all(within_seconds=1.0)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
-
-

@@ -21,14 +21,10 @@ def test_ten_thousand_tasks_in_one_call_each_run_exactly_once(own_stack: Stack) 
     stack = own_stack
     record = stack.folder.parent / "record"
     with _client(stack) as client:
-        spec = styx.TaskSpec(
-            command=f'echo "$STYX_TASK_ID" >> {record}', resources=styx.Resources(cpus=0.1)
-        )
+        spec = styx.TaskSpec(command=f'echo "$STYX_TASK_ID" >> {record}', resources=styx.Resources(cpus=0.1))
         ids = client.submit_tasks([spec] * 10_000)
         assert len(set(ids)) == 10_000
-        until(
-            lambda: client.server_info().task_counts.get("SUCCEEDED", 0) == 10_000, "all have succeeded", seconds=350
-        )
+        until(lambda: client.server_info().task_counts.get("SUCCEEDED", 0) == 10_000, "all have succeeded", seconds=350)
         tasks = list(client.list_tasks(limit=20_000))
     assert Counter(str(task.state) for task in tasks) == {"SUCCEEDED": 10_000}
     assert {task.attempt_count for task in tasks} == {1}

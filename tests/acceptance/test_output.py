@@ -21,7 +21,9 @@ MEMORY_BOUND = 200 << 20
         pytest.param(r"printf '\377\376 \303('", b"\xff\xfe \xc3(", id="broken UTF-8"),
         pytest.param("printf 'no newline'", b"no newline", id="no newline at the end"),
         pytest.param("head -c 10485760 /dev/zero | tr '\\0' x", b"x" * 10485760, id="a line of 10 MiB"),
-        pytest.param(r"printf '\033]0;title\007\033[31mred\033[0m\r\n'", b"\x1b]0;title\x07\x1b[31mred\x1b[0m\r\n", id="escapes"),
+        pytest.param(
+            r"printf '\033]0;title\007\033[31mred\033[0m\r\n'", b"\x1b]0;title\x07\x1b[31mred\x1b[0m\r\n", id="escapes"
+        ),
         pytest.param("true", b"", id="nothing"),
     ],
 )

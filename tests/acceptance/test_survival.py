@@ -5,7 +5,11 @@ from __future__ import annotations
 from tests.support.stack import LONG_SECONDS, Stack
 from tests.support.until import until
 
-COUNT = 'i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.05; done; while [ ! -e "$GO" ]; do sleep 0.05; done; exit 5'
+COUNT = """
+i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.05; done
+while [ ! -e "$GO" ]; do sleep 0.05; done
+exit 5
+"""
 LINES = "".join(f"line {number}\n" for number in range(60)).encode()
 
 

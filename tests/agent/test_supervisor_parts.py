@@ -189,12 +189,10 @@ def test_control_groups_get_the_limits_there_are_controllers_for(tmp_path: Path)
     (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids\n")
     made = tmp_path / "5"
     groups = Cgroups(str(tmp_path), home=Cgroup(str(tmp_path)))
-    # A directory of the kernel's comes with its files.
-    original = os.mkdir
     assert groups.limits_memory
     assert cgroups.isolation(groups) == "cgroup"
-    original(made)
-    for name in ("memory.max", "memory.oom.group", "memory.swap.max"):
+    made.mkdir()
+    for name in ("memory.max", "memory.oom.group", "memory.swap.max"):  # which the kernel makes
         (made / name).touch()
     Cgroup(str(made)).limit_memory(1 << 20)
     assert (made / "memory.max").read_text() == "1048576"

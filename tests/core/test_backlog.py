@@ -161,7 +161,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert sorted(self.placed) == sorted(expected)
 
 
-QueueMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestQueue = QueueMachine.TestCase
 
 

@@ -41,7 +41,7 @@ GOOD: list[dict[str, Any]] = [
     {"env": {"A": "x" * 131_069}},
     {"env": {"_a1": "", "PATH": "/bin", "styx_x": "1"}},
     {"name": "n" * 200},
-    {"name": "Trainingslauf № 7 – 日本語 ✓"},
+    {"name": "Trainingslauf № 7 日本語 ✓"},
     {"workdir": "/"},
     {"workdir": "/" + "d" * 4094},
     {"pool": "a"},

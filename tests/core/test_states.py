@@ -25,20 +25,18 @@ from tests.support.builders import NOW, an_outcome, some_facts
 ENDS = [state for state in TaskState if state.ended]
 
 
-@pytest.mark.parametrize(("before", "after", "actor"), list(product(TaskState, TaskState, Actor)))
-def test_a_task_takes_a_step_exactly_when_the_table_names_its_actor(
-    before: TaskState, after: TaskState, actor: Actor
-) -> None:
-    listed = actor in TASK_TRANSITIONS.get((before, after), frozenset())
-    assert may(actor, before, after) == (listed or before == after)
+@pytest.mark.parametrize("actor", Actor)
+def test_a_task_takes_a_step_exactly_when_the_table_names_its_actor(actor: Actor) -> None:
+    for before, after in product(TaskState, TaskState):
+        listed = actor in TASK_TRANSITIONS.get((before, after), frozenset())
+        assert may(actor, before, after) == (listed or before == after)
 
 
-@pytest.mark.parametrize(("before", "after", "actor"), list(product(AttemptState, AttemptState, Actor)))
-def test_an_attempt_takes_a_step_exactly_when_the_table_names_its_actor(
-    before: AttemptState, after: AttemptState, actor: Actor
-) -> None:
-    listed = actor in ATTEMPT_TRANSITIONS.get((before, after), frozenset())
-    assert may_attempt(actor, before, after) == (listed or before == after)
+@pytest.mark.parametrize("actor", Actor)
+def test_an_attempt_takes_a_step_exactly_when_the_table_names_its_actor(actor: Actor) -> None:
+    for before, after in product(AttemptState, AttemptState):
+        listed = actor in ATTEMPT_TRANSITIONS.get((before, after), frozenset())
+        assert may_attempt(actor, before, after) == (listed or before == after)
 
 
 def test_only_a_person_opens_an_ended_task_and_never_one_that_succeeded() -> None:
@@ -93,9 +91,6 @@ def test_ended_and_live_say_what_the_numbers_say() -> None:
     assert [state.name for state in AttemptState if state.live] == ["ASSIGNED", "PREPARING", "RUNNING", "STOPPING"]
 
 
-@pytest.mark.parametrize("kind", OutcomeKind)
-@pytest.mark.parametrize("at_most_once", [False, True])
-@pytest.mark.parametrize("retries", [0, 3])
 @pytest.mark.parametrize(
     ("state", "desired"),
     [
@@ -105,9 +100,10 @@ def test_ended_and_live_say_what_the_numbers_say() -> None:
     ],
 )
 def test_whatever_an_end_leads_to_is_a_legal_step_of_the_agent(
-    kind: OutcomeKind, at_most_once: bool, retries: int, state: TaskState, desired: Desired
+    state: TaskState, desired: Desired
 ) -> None:
-    policy = RetryPolicy(max_retries=retries)
-    task = some_facts(state=state, desired=desired, at_most_once=at_most_once, retry=policy)
-    after = after_attempt(task, an_outcome(kind), NOW, 0.5)
-    assert may(Actor.AGENT, state, after.state)
+    for kind, at_most_once, retries in product(OutcomeKind, (False, True), (0, 3)):
+        policy = RetryPolicy(max_retries=retries)
+        task = some_facts(state=state, desired=desired, at_most_once=at_most_once, retry=policy)
+        after = after_attempt(task, an_outcome(kind), NOW, 0.5)
+        assert may(Actor.AGENT, state, after.state), kind

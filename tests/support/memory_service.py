@@ -219,6 +219,8 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
         return info
 
     async def close(self) -> None:
+        for running in self._running:
+            running.cancel()
         for stored in self.tasks.values():
             if stored.process and stored.process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

@@ -15,11 +15,11 @@ from typing import Any
 
 import grpc
 import zstandard
-from google.protobuf.duration_pb2 import Duration
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 from styx.v1 import tasks_pb2
+from styx_agent.codec import duration
 
 JOIN_TOKEN = "styx_join_1_secret"
 DEPLOYMENT = "deployment-of-the-test"
@@ -135,8 +135,8 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
                 epoch=epoch,
                 deployment_id=self.deployment_id,
                 replica_id="scripted",
-                heartbeat_interval=Duration(nanos=round(self.beat_seconds * 1e9)),
-                start_window=Duration(nanos=round(self.window_seconds % 1 * 1e9), seconds=int(self.window_seconds)),
+                heartbeat_interval=duration(round(self.beat_seconds * 1e6)),
+                start_window=duration(round(self.window_seconds * 1e6)),
                 features=[wire.FEATURE_LOG_ZSTD],
                 verdicts=self.verdicts(hello),
             )

@@ -1,0 +1,160 @@
+"""The database's side of opening a session: a new epoch, and one view of what an agent holds.
+
+`sessions.py` does the rest: it acts on what is found here, and lets work come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from styx_server.core.errors import NotFound
+from styx_server.core.placement.capacity import Reservation
+from styx_server.core.session import (
+    Action,
+    EndedAttempt,
+    Hello,
+    LiveAttempt,
+    LogStream,
+    Reconciliation,
+    reconcile,
+)
+from styx_server.core.states import AttemptState, Desired
+from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.services.session_registry import Known
+from styx_server.services.shapes import Shapes
+from styx_server.store.database import Database, Row
+from styx_server.store.rows import capacity_to_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An agent that has a new epoch.
+
+    Attributes:
+        same_boot: whether its machine has not restarted since its last session.
+        drained: whether an operator took it out of service.
+    """
+
+    epoch: int
+    same_boot: bool
+    pool: str
+    labels: Mapping[str, str]
+    drained: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """One view of what an agent holds.
+
+    Attributes:
+        known: what the new session is responsible for.
+        reserved: what the live attempts hold of the machine.
+    """
+
+    found: Reconciliation
+    known: dict[Fence, Known]
+    reserved: dict[Fence, Reservation]
+
+
+class Greeting:
+    """Opens sessions in the database, for one server process."""
+
+    def __init__(self, database: Database, shapes: Shapes, replica_id: UUID) -> None:
+        self._database = database
+        self._shapes = shapes
+        self._replica_id = replica_id
+
+    async def enter(self, hello: Hello) -> Entry:
+        """Gives the agent a new epoch and stores what it says of itself.
+
+        Raises:
+            NotFound: there is no such agent any more.
+        """
+        async with self._database.transaction() as transaction:
+            before = await transaction.fetch_row("lock_lease", agent_id=hello.agent_id)
+            if before is None:
+                raise NotFound(f"agent a{hello.agent_id} is not known any more; join again", reason="AGENT_NOT_FOUND")
+            row = await transaction.fetch_row(
+                "open_session",
+                agent_id=hello.agent_id,
+                last_epoch=hello.last_epoch,
+                replica_id=self._replica_id,
+                boot_id=hello.boot_id,
+                supervisor_id=hello.supervisor_id,
+                now=None,
+            )
+            agent = await transaction.fetch_row(
+                "update_agent",
+                id=hello.agent_id,
+                labels=dict(hello.labels),
+                capacity=capacity_to_json(hello.capacity),
+                facts=dict(hello.facts),
+                isolation=hello.isolation,
+                version=hello.version,
+            )
+            assert row is not None
+            assert agent is not None
+            return Entry(
+                epoch=row["epoch"],
+                same_boot=before["boot_id"] in ("", hello.boot_id),
+                pool=agent["pool"],
+                labels=agent["labels"],
+                drained=agent["draining"],
+            )
+
+    async def reconcile(self, hello: Hello, *, same_boot: bool) -> Reconciled:
+        """Holds what the agent holds against what is stored for it."""
+        live = await self._database.fetch("live_attempts_of", agent_ids=[hello.agent_id])
+        held = await self._database.fetch(
+            "read_held",
+            task_ids=[item.task_id for item in hello.held],
+            fences=[item.fence for item in hello.held],
+        )
+        own = [row for row in held if row["ended_agent_id"] == hello.agent_id]
+        ended = [
+            EndedAttempt(task_id=TaskId(row["task_id"]), fence=Fence(row["fence"]), attempt=row["ended_number"])
+            for row in own
+        ]
+        positions = await self._positions([item.task_id for item in hello.held])
+        found = reconcile(hello.held, [_live(row) for row in live], ended, positions, same_boot=same_boot)
+        kept = {verdict.fence: verdict for verdict in found.verdicts if verdict.action is not Action.FORGET}
+        known = {
+            item.fence: Known(item.task_id, item.attempt, kept[item.fence].stop)
+            for item in hello.held
+            if item.fence in kept
+        }
+        vanished = {attempt.fence for attempt, _ in found.vanished}
+        reserved = await self._reservations([row for row in live if row["fence"] not in vanished])
+        return Reconciled(found=found, known=known, reserved=reserved)
+
+    async def _positions(self, task_ids: list[TaskId]) -> Mapping[Fence, tuple[tuple[LogStream, int], ...]]:
+        positions: dict[Fence, tuple[tuple[LogStream, int], ...]] = {}
+        for row in await self._database.fetch("get_streams_by_task", task_ids=task_ids):
+            fence = Fence(row["fence"])
+            positions[fence] = (*positions.get(fence, ()), (LogStream(row["stream"]), row["stored_bytes"]))
+        return positions
+
+    async def _reservations(self, live: list[Row]) -> dict[Fence, Reservation]:
+        return {
+            Fence(row["fence"]): Reservation(
+                agent_id=AgentId(row["agent_id"]),
+                namespace=row["namespace"],
+                resources=(await self._shapes.get(row["shape_id"])).resources,
+                gpu_indexes=tuple(row["gpu_indexes"] or ()),
+            )
+            for row in live
+        }
+
+
+def _live(row: Row) -> LiveAttempt:
+    grace = row["stop_grace_ms"]
+    return LiveAttempt(
+        task_id=TaskId(row["id"]),
+        fence=Fence(row["fence"]),
+        attempt=row["attempt"],
+        state=AttemptState(row["attempt_state"]),
+        desired=Desired(row["desired"]),
+        stop_grace_seconds=None if grace is None else grace / 1000,
+    )

@@ -1,0 +1,199 @@
+"""One agent's control stream: its reader, its writer, and what waits between them and the services.
+
+Reading never waits for the database, so that a beat is never behind a report that waits for it; what has to wait stands
+in a bounded queue, and a full one ends the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from styx.agent.v1 import agent_service_pb2 as wire
+from styx_server.clock import Clock
+from styx_server.core.errors import Denied, Exhausted, InvalidRequest, StyxError, Superseded, Violation
+from styx_server.core.session import Assignment, AttemptReport, StopOrder, Verdict
+from styx_server.core.task import AgentId, Fence
+from styx_server.services.reports import Reported, Reports
+from styx_server.services.session_registry import Session
+from styx_server.services.sessions import Sessions
+from styx_server.transport import agent_codec
+
+_log = structlog.get_logger()
+Context = grpc.aio.ServicerContext[Any, Any]
+
+PROTOCOL: Final = 1
+WRITE_SECONDS: Final = 30.0
+"""An agent that takes nothing for this long is as good as gone; its stream is closed and it dials again."""
+_HELLO_SECONDS: Final = 10.0
+_OUTBOX: Final = 10_000
+_INBOX: Final = 10_000
+
+
+class Outbox:
+    """What waits to be written to one agent, in order: the outlet of its session."""
+
+    def __init__(self, context: Context, introduction: wire.Welcome) -> None:
+        self._context = context
+        self._introduction = introduction
+        self._waiting: deque[wire.ServerMessage] = deque()
+        self._filled = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.error: StyxError | None = None
+
+    def send(self, message: wire.ServerMessage) -> None:
+        """Puts a message behind those that wait to be written."""
+        if len(self._waiting) >= _OUTBOX:
+            self.end_with(Exhausted(f"{_OUTBOX:,} messages wait for this agent; connect again"))
+            return
+        self._waiting.append(message)
+        self._filled.set()
+
+    def welcome(self, epoch: int, verdicts: tuple[Verdict, ...]) -> None:
+        """The session is open."""
+        welcome = wire.Welcome(epoch=epoch, verdicts=[agent_codec.verdict(item) for item in verdicts])
+        welcome.MergeFrom(self._introduction)
+        self.send(wire.ServerMessage(welcome=welcome))
+
+    def assign(self, assignments: list[Assignment]) -> None:
+        """Start these."""
+        self.send(agent_codec.assign(assignments))
+
+    def stop(self, orders: list[StopOrder]) -> None:
+        """Stop these."""
+        self.send(wire.ServerMessage(stop=wire.Stop(attempts=[agent_codec.stop(order) for order in orders])))
+
+    def interest(self, fences: list[Fence]) -> None:
+        """Somebody looks at the output of these."""
+        self.send(wire.ServerMessage(log_interest=wire.LogInterest(fences=fences)))
+
+    def end(self, reason: str) -> None:
+        """The session is over."""
+        self.end_with(Superseded(reason))
+
+    def end_with(self, error: StyxError) -> None:
+        """The stream is to end with this; the first reason counts."""
+        self.error = self.error or error
+        self.ended.set()
+
+    async def write_all(self) -> None:
+        """Writes for ever; the only writer of the stream."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._waiting:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await self._context.write(self._waiting.popleft())
+
+
+class SessionStream:
+    """One control stream: reads what the agent says, and has it acted on."""
+
+    def __init__(self, context: Context, outbox: Outbox, sessions: Sessions, reports: Reports, clock: Clock) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._sessions = sessions
+        self._reports = reports
+        self._clock = clock
+        self._pending: deque[wire.Report] = deque()
+        self._reported = asyncio.Event()
+        self._beats: deque[tuple[int, list[Fence], bool]] = deque()
+        self._beaten = asyncio.Event()
+
+    async def serve(self, agent_id: AgentId) -> None:
+        """Serves the stream until it ends, from either side.
+
+        Raises:
+            StyxError: why this side ended it.
+        """
+        hello = await self._hello(agent_id)
+        session = await self._sessions.open(agent_codec.hello(hello, self._clock.now()), self._outbox)
+        try:
+            async with asyncio.TaskGroup() as group:
+                workers = [
+                    group.create_task(self._outbox.write_all()),
+                    group.create_task(self._answer_beats(session)),
+                    group.create_task(self._store_reports(session)),
+                ]
+                reader = group.create_task(self._read(session))
+                ender = group.create_task(self._outbox.ended.wait())
+                await asyncio.wait([reader, ender, *workers], return_when=asyncio.FIRST_COMPLETED)
+                for task in (reader, ender, *workers):
+                    task.cancel()
+        except* TimeoutError:
+            self._outbox.end_with(Exhausted(f"the agent took no message for {WRITE_SECONDS:g} s; connect again"))
+        finally:
+            await asyncio.shield(self._sessions.close(session))
+        if self._outbox.error is not None:
+            raise self._outbox.error
+
+    async def _hello(self, agent_id: AgentId) -> wire.Hello:
+        # A read that is cancelled kills the call, which is right here: who says nothing is not wanted.
+        async with asyncio.timeout(_HELLO_SECONDS):
+            message = await self._context.read()
+        if message is grpc.aio.EOF or message.WhichOneof("message") != "hello":
+            raise InvalidRequest([Violation(field="hello", description="must be the first message of a session")])
+        hello: wire.Hello = message.hello
+        if hello.agent_id != agent_id:
+            raise Denied(f"the token is of agent a{agent_id}, the session says a{hello.agent_id}")
+        if hello.protocol != PROTOCOL:
+            text = f"the agent speaks protocol {hello.protocol}, this server speaks {PROTOCOL}; upgrade the older one"
+            raise InvalidRequest([Violation(field="protocol", description=text)], reason="VERSION_UNSUPPORTED")
+        return hello
+
+    async def _read(self, session: Session) -> None:
+        while (message := await self._context.read()) is not grpc.aio.EOF:
+            if len(self._pending) + len(self._beats) > _INBOX:
+                raise Exhausted(f"{_INBOX:,} messages of this agent wait for the database; connect again later")
+            match message.WhichOneof("message"):
+                case "heartbeat":
+                    beat = message.heartbeat
+                    suspects = self._sessions.suspects(session, [Fence(fence) for fence in beat.live_fences])
+                    self._beats.append((beat.seq, suspects, beat.draining))
+                    self._beaten.set()
+                case "report":
+                    self._pending.append(message.report)
+                    self._reported.set()
+                case "goodbye":
+                    _log.info("agent_said_goodbye", agent=session.agent_id, reason=message.goodbye.reason[:200])
+                    return
+                case _:
+                    # From a newer agent: what both sides must understand is negotiated in Hello.
+                    pass
+
+    async def _answer_beats(self, session: Session) -> None:
+        while True:
+            await self._beaten.wait()
+            self._beaten.clear()
+            while self._beats:
+                seq, suspects, draining = self._beats.popleft()
+                answer = await self._sessions.beat(session, suspects, draining)
+                if answer is None:
+                    self._outbox.end("a newer session of this agent took over")
+                    return
+                ack = wire.HeartbeatAck(
+                    seq=seq, stops=[agent_codec.stop(order) for order in answer.stops], unknown_fences=answer.unknown
+                )
+                self._outbox.send(wire.ServerMessage(heartbeat_ack=ack))
+
+    async def _store_reports(self, session: Session) -> None:
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            while self._pending:
+                batch, self._pending = self._pending, deque()
+                now = self._clock.now()
+                messages = [message for report in batch for message in report.attempts]
+                refused = await self._store(session, [agent_codec.report(message, now) for message in messages])
+                ack = wire.ReportAck(seq=batch[-1].seq, refused_fences=refused)
+                self._outbox.send(wire.ServerMessage(report_ack=ack))
+
+    async def _store(self, session: Session, reports: list[AttemptReport]) -> list[Fence]:
+        results = await self._reports.add_many(
+            [Reported(agent_id=session.agent_id, epoch=session.epoch, report=report) for report in reports]
+        )
+        return [report.fence for report, accepted in zip(reports, results, strict=True) if not accepted]
