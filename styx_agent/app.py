@@ -20,6 +20,7 @@ import structlog
 from styx_agent import clock, facts
 from styx_agent.config import Settings
 from styx_agent.errors import AgentError, AlreadyRunning
+from styx_agent.hearing import Hearing
 from styx_agent.journal import Journal
 from styx_agent.ledger import Ledger
 from styx_agent.supervisor.wire import Message
@@ -47,11 +48,12 @@ class App:
         self._hurry = asyncio.Event()
         self._supervisor = SupervisorClient(settings.data_dir, self._on_supervisor)
         self._ledger = Ledger(self._supervisor.say)
+        self._hearing = Hearing(self._ledger)
         self._supervisor.prepare()
         self._journal = Journal(settings.data_dir)
 
     def _on_supervisor(self, message: Message) -> None:
-        self._ledger.on_supervisor(message)
+        self._hearing.take(message)
 
     async def run(self) -> None:
         """Runs until a signal, or until going on makes no sense.

@@ -1,13 +1,13 @@
 """What this agent holds, as the link knows it, and what it still owes the server.
 
-Fed by the supervisor's messages and by the server's acks; asked by the session for reports and by the log pusher for
-positions. No I/O, no clock. An attempt leaves when its end is stored and its output is complete. Next: `session.py`
-and `logs.py`, which talk; `codec.py`, which words it.
+Fed by the supervisor's messages (`hearing.py`) and by the server's orders and acks (`orders.py`); asked by the session
+for reports and by the log pusher for positions. No I/O, no clock. An attempt leaves when its end is stored and its
+output is complete. Next: `session.py` and `logs.py`, which talk; `codec.py`, which words it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +99,7 @@ class Ledger:
     """
 
     def __init__(self, say: Callable[[Message], None]) -> None:
-        self._say = say
+        self.say = say
         self._held: dict[int, Held] = {}
         self._dirty: dict[int, None] = {}
         self._spent: dict[int, None] = {}
@@ -119,10 +119,6 @@ class Ledger:
         """Everything, also what is being killed because nobody wants it."""
         return list(self._held.values())
 
-    def wanted(self) -> list[Held]:
-        """Everything, except what nobody wants any more."""
-        return [held for held in self._held.values() if not held.condemned]
-
     def live_fences(self) -> list[int]:
         """Every attempt that has not ended, also those that are being killed."""
         return [fence for fence, held in self._held.items() if not held.ended]
@@ -131,14 +127,27 @@ class Ledger:
         """One attempt."""
         return self._held.get(fence)
 
+    def is_new(self, fence: int) -> bool:
+        """Whether it has never been held, as far as anybody remembers."""
+        return fence not in self._held and fence not in self._spent
+
+    def add(self, held: Held) -> Held:
+        """Holds one more."""
+        self._held[held.fence] = held
+        return held
+
     def streams(self) -> list[Stream]:
         """Every stream that may have output to send."""
-        return [stream for held in self.wanted() for stream in held.streams.values()]
+        return [stream for held in self._held.values() if not held.condemned for stream in held.streams.values()]
 
     @property
     def owes(self) -> bool:
         """Whether the server has not been told, or has not stored, something that it wants."""
-        return any(not held.ended or not held.end_acked or not held.logs_complete for held in self.wanted())
+        return any(
+            not held.ended or not held.end_acked or not held.logs_complete
+            for held in self._held.values()
+            if not held.condemned
+        )
 
     def take_news(self, limit: int) -> list[Held]:
         """Attempts about which the server should hear, at most that many, and marks them as told."""
@@ -158,151 +167,6 @@ class Ledger:
         """Whether `take_news` may find something."""
         return bool(self._dirty)
 
-    # What the supervisor says.
-
-    def on_supervisor(self, message: Message) -> None:
-        """Takes any message of it."""
-        match message["op"]:
-            case "welcome":
-                self._on_welcome(message)
-            case "changed":
-                self._on_changed(message["attempt"])
-            case "grown":
-                if held := self._held.get(message["fence"]):
-                    self._on_position(held, message, more=True)
-
-    def _on_welcome(self, message: Message) -> None:
-        self.supervisor_id = message["supervisor_id"]
-        self.supervisor_boot_id = message["boot_id"]
-        self.isolation = message["isolation"]
-        self.cgroup = message["cgroup"]
-        known = set()
-        for attempt in message["attempts"]:
-            known.add(attempt["fence"])
-            self._on_changed(attempt)
-        for fence, held in list(self._held.items()):
-            if fence not in known and held.order is not None:
-                self._say(held.order)
-            elif fence not in known and not held.ended:
-                self._end_without_trace(held)
-            elif held.start_acked:
-                self._say({"op": "recorded", "fences": [fence]})
-            if held.condemned:
-                self._say({"op": "forget", "fence": fence})
-
-    def _on_changed(self, message: Message) -> None:
-        fence = message["fence"]
-        held = self._held.get(fence)
-        if held is None:
-            held = self._held[fence] = Held(
-                fence=fence, task_id=message["task_id"], attempt=message["attempt"], state=message["state"]
-            )
-            held.start_acked = message["recorded"]
-        held.order = None
-        held.state = message["state"]
-        held.started_micros = message["started_micros"]
-        held.ended_micros = message["ended_micros"]
-        held.outcome = message["outcome"]
-        held.logs = message["logs"]
-        for position in message.get("streams", ()):
-            self._on_position(held, position)
-        if held.ended and held.condemned:
-            self._drop(held)
-            return
-        for stream in held.streams.values() if held.ended else ():
-            self.on_growth(stream)
-        self._note(fence)
-        self._settle(held)
-
-    def _on_position(self, held: Held, position: Message, *, more: bool = False) -> None:
-        name = position["stream"]
-        stream = held.streams.get(name)
-        if stream is None:
-            freed = position.get("freed", 0)
-            stream = held.streams[name] = Stream(fence=held.fence, name=name, sent=freed, durable=freed)
-        stream.end = max(stream.end, position["end"])
-        stream.gaps = [(start, end, reason) for start, end, reason in position["gaps"]]
-        marks = [(offset, micros) for offset, micros in position["marks"]]
-        stream.marks = stream.marks + marks if more else marks
-        if stream.unsent and not held.condemned:
-            self.on_growth(stream)
-
-    def _end_without_trace(self, held: Held) -> None:
-        """The supervisor has no memory of it. What its journal does not hold has never run, or lost its disk."""
-        held.state = "ENDED"
-        held.outcome = {"kind": "SUPERVISOR_LOST", "message": "the agent's records of it are gone"}
-        self._note(held.fence)
-
-    # What the server says.
-
-    def extend_lease(self, sent_micros: int, window_micros: int) -> None:
-        """A beat sent at that time is stored."""
-        self._say({"op": "extend", "sent_micros": sent_micros, "window_micros": window_micros})
-
-    def assign(self, order: Message, *, may_start: bool) -> None:
-        """A new attempt; one that is known already is left alone."""
-        fence = order["fence"]
-        if fence in self._held or fence in self._spent:
-            return
-        held = Held(fence=fence, task_id=order["task_id"], attempt=order["attempt"], state="ACCEPTED", order=order)
-        self._held[fence] = held
-        if may_start:
-            self._say(order)
-            return
-        held.order = None
-        held.state = "ENDED"
-        held.outcome = {"kind": "REJECTED", "message": "the last contact with the server was too long ago"}
-        self._note(fence)
-
-    def stop(self, fence: int, cause: str, grace_micros: int | None) -> None:
-        """The server wants an end."""
-        held = self._held.get(fence)
-        if held is not None and not held.ended:
-            self._say({"op": "stop", "fence": fence, "cause": cause, "grace_micros": grace_micros})
-
-    def start_recorded(self, fences: Iterable[int]) -> None:
-        """The server has stored that these have started."""
-        new = [fence for fence in fences if (held := self._held.get(fence)) and not held.start_acked]
-        for fence in new:
-            self._held[fence].start_acked = True
-        if new:
-            self._say({"op": "recorded", "fences": new})
-
-    def end_stored(self, fence: int) -> None:
-        """The server has stored how this ended."""
-        if held := self._held.get(fence):
-            held.end_acked = True
-            self._settle(held)
-
-    def stored(self, fence: int, name: str, durable: int) -> None:
-        """The server has stored output."""
-        held = self._held.get(fence)
-        if held is None:
-            return
-        stream = held.streams.get(name)
-        if stream is None:
-            if not durable:
-                return
-            stream = held.streams[name] = Stream(fence=fence, name=name)
-        if durable > stream.durable:
-            stream.durable = durable
-            stream.sent = max(stream.sent, durable)
-            stream.forget_marks()
-            self._say({"op": "free", "fence": fence, "stream": name, "below": durable})
-            self._settle(held)
-
-    def condemn(self, fence: int) -> None:
-        """The server wants nothing of this: kill it if it lives, and forget it."""
-        held = self._held.get(fence)
-        if held is None:
-            self._say({"op": "forget", "fence": fence})
-            return
-        held.condemned = True
-        if held.ended:
-            self._drop(held)
-        else:
-            self._say({"op": "forget", "fence": fence})
-
     def new_session(self) -> None:
         """Nothing has been told yet; output goes on from what is stored."""
         self._dirty.clear()
@@ -314,21 +178,24 @@ class Ledger:
                 stream.sent = stream.durable
                 stream.waiting_since = None
 
-    # Housekeeping.
+    # What `hearing.py` and `orders.py` note.
 
-    def _note(self, fence: int) -> None:
+    def note(self, fence: int) -> None:
+        """There is something that the server should hear."""
         self._dirty[fence] = None
         self.on_news()
 
-    def _settle(self, held: Held) -> None:
+    def settle(self, held: Held) -> None:
+        """Lets go of it if the server has everything."""
         if held.ended and held.end_acked and held.logs_complete:
-            self._drop(held)
+            self.drop(held)
 
-    def _drop(self, held: Held) -> None:
+    def drop(self, held: Held) -> None:
+        """Lets go of it."""
         self._held.pop(held.fence, None)
         self._dirty.pop(held.fence, None)
         self._spent[held.fence] = None
         while len(self._spent) > _REMEMBERED_FENCES:
             del self._spent[next(iter(self._spent))]
-        self._say({"op": "forget", "fence": held.fence})
+        self.say({"op": "forget", "fence": held.fence})
         self.on_news()

@@ -1,38 +1,34 @@
-"""Output on its way to the server: reads the spool, packs, sends within a window, frees what is stored.
+"""Output on its way to the server: sends it within a window, hears what is stored, goes back when it must.
 
 One call of PushLogs at a time, with one reader and one writer. Streams take turns, so that a noisy task starves nobody.
-When the call breaks, everything not acked is sent again. Next: `ledger.py` for the positions, `supervisor/spool.py` for
-where the bytes are.
+When the call breaks, everything not acked is sent again. Next: `ledger.py` for the positions, `chunks.py` for what
+is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
 import structlog
-import zstandard
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
+from styx_agent.chunks import CHUNK_BYTES, ChunkMaker
 from styx_agent.ledger import Ledger, Stream
-from styx_agent.supervisor.spool import SEGMENT_BYTES
+from styx_agent.orders import ServerOrders
 
 log = structlog.get_logger(__name__)
 
-CHUNK_BYTES = 256 << 10
 _REQUEST_BYTES = 1 << 20
 _STREAM_WINDOW = 2 << 20
 _AGENT_WINDOW = 8 << 20
 _LAZY_MICROS = 200_000
 _SOON_MICROS = 3_000
 _SAME_REWIND_MICROS = 1_000_000
-_WORTH_PACKING = 128
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 10.0
 
@@ -43,17 +39,14 @@ class LogPusher:
     Args:
         open_call: starts a call of PushLogs.
         epoch: of the session.
-        compress: whether the server takes packed chunks.
     """
 
-    def __init__(
-        self, ledger: Ledger, data_dir: Path, open_call: Callable[[], Any], *, epoch: int, compress: bool
-    ) -> None:
+    def __init__(self, ledger: Ledger, chunks: ChunkMaker, open_call: Callable[[], Any], *, epoch: int) -> None:
         self._ledger = ledger
-        self._attempts = data_dir / "attempts"
+        self._chunks = chunks
+        self._orders = ServerOrders(ledger)
         self._open_call = open_call
         self._epoch = epoch
-        self._packer = zstandard.ZstdCompressor(level=1) if compress else None
         self._waiting: dict[tuple[int, str], Stream] = {}
         self._unacked = 0
         self._interest: frozenset[int] = frozenset()
@@ -144,7 +137,7 @@ class LogPusher:
         if ack.unknown:
             log.info("attempt_unknown_to_server", fence=ack.fence)
             self._waiting = {key: stream for key, stream in self._waiting.items() if key[0] != ack.fence}
-            self._ledger.condemn(ack.fence)
+            self._orders.condemn(ack.fence)
             return
         name = codec.STREAM_NAMES.get(ack.stream)
         held = self._ledger.get(ack.fence)
@@ -153,7 +146,7 @@ class LogPusher:
             return
         if ack.rewind:
             self._rewind(stream, ack.durable_offset)
-        self._ledger.stored(ack.fence, name, ack.durable_offset)
+        self._orders.stored(ack.fence, name, ack.durable_offset)
 
     def _rewind(self, stream: Stream, durable: int) -> None:
         """Goes back, once for each place: chunks that were under way are refused too and say the same.
@@ -194,7 +187,7 @@ class LogPusher:
                 continue
             if not self._is_due(stream, now) or stream.sent - stream.durable >= _STREAM_WINDOW:
                 continue
-            chunk = self._next_chunk(stream, min(room, CHUNK_BYTES))
+            chunk = self._chunks.next(stream, min(room, CHUNK_BYTES))
             chunks.append(chunk)
             room -= chunk.length
             self._unacked += chunk.length
@@ -224,65 +217,3 @@ class LogPusher:
                 if stream.sent - stream.durable < _STREAM_WINDOW
             ]
         return max(0, min(times) - clock.boottime_micros()) / 1e6 if times else None
-
-    def _next_chunk(self, stream: Stream, limit: int) -> wire.LogChunk:
-        chunk = wire.LogChunk(fence=stream.fence, stream=codec.STREAMS[stream.name])
-        gap = next((gap for gap in stream.gaps if gap[0] <= stream.sent < gap[1]), None)
-        if gap is not None:
-            gap = (stream.sent, min(gap[1], stream.end), gap[2])
-            stream.sent = gap[1]
-        chunk.offset = stream.sent
-        data = self._read(stream, limit)
-        if gap is None and not data:
-            gap = (stream.sent, min(stream.end, stream.sent + limit), "disk_error")
-            log.error("spool_unreadable", fence=stream.fence, stream=stream.name, offset=stream.sent)
-            chunk.offset = gap[1]
-            stream.sent = gap[1]
-        if gap is not None:
-            chunk.gap.CopyFrom(codec.gaps([gap])[0])
-        chunk.length = len(data)
-        chunk.codec, chunk.data = self._pack(data)
-        self._add_times(chunk, stream)
-        stream.sent += len(data)
-        return chunk
-
-    def _read(self, stream: Stream, limit: int) -> bytes:
-        """Bytes from `sent` on: up to the limit, the next gap and the end of the segment."""
-        base = stream.sent // SEGMENT_BYTES * SEGMENT_BYTES
-        stops = [stream.end, stream.sent + limit, base + SEGMENT_BYTES]
-        stops += [start for start, _, _ in stream.gaps if start > stream.sent]
-        length = min(stops) - stream.sent
-        if length <= 0:
-            return b""
-        try:
-            fd = os.open(self._attempts / str(stream.fence) / f"{stream.name}.{base}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return b""
-        try:
-            return os.pread(fd, length, stream.sent - base)
-        except OSError:
-            return b""
-        finally:
-            os.close(fd)
-
-    def _pack(self, data: bytes) -> tuple[wire.LogChunk.Codec, bytes]:
-        """Packed if that pays by a tenth."""
-        if self._packer is not None and len(data) >= _WORTH_PACKING:
-            packed = self._packer.compress(data)
-            if len(packed) * 10 <= len(data) * 9:
-                return wire.LogChunk.ZSTD, packed
-        return wire.LogChunk.IDENTITY, data
-
-    def _add_times(self, chunk: wire.LogChunk, stream: Stream) -> None:
-        """The mark that holds at the first byte, and each one within."""
-        now = clock.realtime_micros()
-        before: tuple[int, int] | None = None
-        marks: list[tuple[int, int]] = []
-        for offset, when in stream.marks:
-            if offset <= chunk.offset:
-                before = (chunk.offset, when)
-            elif offset < chunk.offset + chunk.length:
-                marks.append((offset, when))
-        for offset, when in ([before] if before else []) + marks:
-            chunk.time_offsets.append(offset - chunk.offset)
-            chunk.time_ages_micros.append(max(0, now - when))

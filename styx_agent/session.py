@@ -17,10 +17,12 @@ from google.protobuf.message import DecodeError
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
+from styx_agent.chunks import ChunkMaker
 from styx_agent.errors import WrongDeployment
 from styx_agent.journal import Journal
 from styx_agent.ledger import Held, Ledger
 from styx_agent.logs import LogPusher
+from styx_agent.orders import ServerOrders
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +66,7 @@ class Session:
         self._stub = stub
         self._metadata = metadata
         self._ledger = ledger
+        self._server = ServerOrders(ledger)
         self._journal = journal
         self._data_dir = data_dir
         self._orders = orders
@@ -104,9 +107,9 @@ class Session:
                 reader = group.create_task(self._read(call))
                 if not await clock.wait_for_event(self._welcomed, _WELCOME_SECONDS):
                     raise SessionOver("no Welcome came")
-                pusher = group.create_task(self._push_logs(self._logs))
+                pusher = group.create_task(self._logs.run()) if self._logs is not None else reader
                 await self._write(call)
-                await self._say_goodbye(call)
+                await _say_goodbye(call, self._farewell or "")
                 reader.cancel()
                 pusher.cancel()
         except BaseExceptionGroup as causes:
@@ -126,11 +129,6 @@ class Session:
         self.draining = True
         self._wake.set()
 
-    async def _push_logs(self, pusher: LogPusher | None) -> None:
-        if pusher is not None:
-            self._ledger.on_growth = pusher.on_growth
-            await pusher.run()
-
     # What the server says.
 
     async def _read(self, call: Any) -> None:
@@ -146,10 +144,11 @@ class Session:
     def _on_message(self, kind: str | None, message: wire.ServerMessage) -> None:
         match kind:
             case "assign":
-                self._on_assign(message.assign)
+                may_start = self._heard_at < self._acked_at + self._window_micros
+                _assign(self._server, self._orders, message.assign, may_start=may_start)
             case "stop":
                 for stop in message.stop.attempts:
-                    self._ledger.stop(stop.fence, *codec.stop_terms(stop))
+                    self._server.stop(stop.fence, *codec.stop_terms(stop))
             case "heartbeat_ack":
                 self._on_heartbeat_ack(message.heartbeat_ack)
             case "report_ack":
@@ -174,42 +173,17 @@ class Session:
         self._extend(self._acked_at)
         self._ledger.new_session()
         for verdict in welcome.verdicts:
-            self._obey(verdict)
+            _obey(self._server, verdict)
         self._logs = LogPusher(
             self._ledger,
-            self._data_dir,
+            ChunkMaker(self._data_dir, compress=wire.FEATURE_LOG_ZSTD in welcome.features),
             lambda: self._stub.PushLogs(metadata=self._metadata),
             epoch=welcome.epoch,
-            compress=wire.FEATURE_LOG_ZSTD in welcome.features,
         )
+        self._ledger.on_growth = self._logs.on_growth
         log.info("session_opened", epoch=welcome.epoch, replica_id=welcome.replica_id)
         self._welcomed.set()
         self._wake.set()
-
-    def _obey(self, verdict: wire.Verdict) -> None:
-        fence = verdict.fence
-        if verdict.action == wire.Verdict.FORGET:
-            self._ledger.condemn(fence)
-            return
-        for position in verdict.logs:
-            if name := codec.STREAM_NAMES.get(position.stream):
-                self._ledger.stored(fence, name, position.offset)
-        if verdict.start_acked:
-            self._ledger.start_recorded([fence])
-        if verdict.end_acked:
-            self._ledger.end_stored(fence)
-        if verdict.action == wire.Verdict.STOP:
-            self._ledger.stop(fence, *codec.stop_terms(verdict.stop))
-
-    def _on_assign(self, assign: wire.Assign) -> None:
-        may_start = clock.boottime_micros() < self._acked_at + self._window_micros
-        for assignment in assign.assignments:
-            try:
-                order = self._orders.order(assignment)
-            except DecodeError:
-                log.exception("assignment_unreadable", fence=assignment.fence)
-                continue
-            self._ledger.assign(order, may_start=may_start)
 
     def _on_heartbeat_ack(self, ack: wire.HeartbeatAck) -> None:
         sent_at = self._beats.get(ack.seq)
@@ -217,27 +191,22 @@ class Session:
             self._beats = {seq: at for seq, at in self._beats.items() if seq > ack.seq}
             self._extend(sent_at)
         for stop in ack.stops:
-            self._ledger.stop(stop.fence, *codec.stop_terms(stop))
-        self._condemn(ack.unknown_fences)
+            self._server.stop(stop.fence, *codec.stop_terms(stop))
+        self._server.disown(ack.unknown_fences)
 
     def _on_report_ack(self, ack: wire.ReportAck) -> None:
-        self._condemn(ack.refused_fences)
+        self._server.disown(ack.refused_fences)
         for seq in [seq for seq in self._reports if seq <= ack.seq]:
             told = self._reports.pop(seq)
-            self._ledger.start_recorded(fence for fence, started, _ in told if started)
+            self._server.start_recorded(fence for fence, started, _ in told if started)
             for fence, _, ended in told:
                 if ended:
-                    self._ledger.end_stored(fence)
+                    self._server.end_stored(fence)
         self._wake.set()
-
-    def _condemn(self, fences: Any) -> None:
-        for fence in fences:
-            log.warning("attempt_disowned", fence=fence)
-            self._ledger.condemn(fence)
 
     def _extend(self, sent_at: int) -> None:
         self._acked_at = max(self._acked_at, sent_at)
-        self._ledger.extend_lease(self._acked_at, self._window_micros)
+        self._server.extend_lease(self._acked_at, self._window_micros)
 
     # What we say.
 
@@ -280,11 +249,38 @@ class Session:
         self._reports[self._report_seq] = [(held.fence, _says_started(held), held.ended) for held in news]
         await write_or_raise(call, wire.AgentMessage(report=report))
 
-    async def _say_goodbye(self, call: Any) -> None:
-        with contextlib.suppress(SessionOver):
-            await write_or_raise(call, wire.AgentMessage(goodbye=wire.Goodbye(reason=self._farewell or "")))
-            await call.done_writing()
-
 
 def _says_started(held: Held) -> bool:
     return held.started_micros is not None or held.state in ("PREPARING", "RUNNING", "STOPPING")
+
+
+def _obey(server: ServerOrders, verdict: wire.Verdict) -> None:
+    fence = verdict.fence
+    if verdict.action == wire.Verdict.FORGET:
+        server.condemn(fence)
+        return
+    for position in verdict.logs:
+        if name := codec.STREAM_NAMES.get(position.stream):
+            server.stored(fence, name, position.offset)
+    if verdict.start_acked:
+        server.start_recorded([fence])
+    if verdict.end_acked:
+        server.end_stored(fence)
+    if verdict.action == wire.Verdict.STOP:
+        server.stop(fence, *codec.stop_terms(verdict.stop))
+
+
+async def _say_goodbye(call: Any, reason: str) -> None:
+    with contextlib.suppress(SessionOver):
+        await write_or_raise(call, wire.AgentMessage(goodbye=wire.Goodbye(reason=reason)))
+        await call.done_writing()
+
+
+def _assign(server: ServerOrders, orders: codec.OrderWriter, assign: wire.Assign, *, may_start: bool) -> None:
+    for assignment in assign.assignments:
+        try:
+            order = orders.order(assignment)
+        except DecodeError:
+            log.exception("assignment_unreadable", fence=assignment.fence)
+            continue
+        server.assign(order, may_start=may_start)

@@ -68,7 +68,10 @@ def _fail(error: BaseException) -> None:
 def _die_with_parent() -> None:
     """Asks Linux for SIGTERM when the parent ends; elsewhere the wish is passed over."""
     if sys.platform == "linux":
+        parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            raise SystemExit("error: the parent process has ended already")
 
 
 def _show(sourced: Sourced) -> None:

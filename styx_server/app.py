@@ -24,11 +24,13 @@ from styx_server.clock import SystemClock
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError
 from styx_server.core.placement.backlog import Waiting
+from styx_server.core.placement.ledger import Ledger
 from styx_server.core.session import Assignment, LiveAttempt
-from styx_server.core.states import AttemptState, OutcomeKind
+from styx_server.core.states import AttemptState, OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Outcome
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
+from styx_server.loops.reap import PERIOD_SECONDS, Reaper
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.feed import Feed
@@ -37,7 +39,7 @@ from styx_server.services.health import Health
 from styx_server.services.info import ServerInformation
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
-from styx_server.services.log_streams import LogStreams, StreamState
+from styx_server.services.log_streams import LogStreams
 from styx_server.services.reports import AttemptOver, Reports
 from styx_server.services.scheduling import Outward, Scheduling
 from styx_server.services.session_registry import SessionRegistry
@@ -83,12 +85,13 @@ class App:
         self.shapes = Shapes(database)
         self.streams = LogStreams(database)
         self.registry = SessionRegistry()
+        self.ledger = Ledger()
         self.health = Health(database)
         self.access = Access(database, self.clock)
         self.scheduling = Scheduling(
             database,
             self.shapes,
-            self.clock,
+            self.ledger,
             self.registry,
             Outward(on_undelivered=self._undelivered, on_change=self._changed, wake=self.wake_scheduler),
         )
@@ -107,11 +110,14 @@ class App:
             scheduling=self.scheduling,
             registry=self.registry,
             on_change=self._changed,
+            on_cancelled=self.metrics.tasks_ended.labels(TaskState.CANCELLED.name).inc,
         )
         self.feed = Feed(database, self.tasks)
-        self.intake = LogIntake(database, self.streams, self.clock, on_complete=self._output_complete)
+        self.intake = LogIntake(database, self.streams, self.clock, on_stored=self.metrics.log_bytes.inc)
         self.logs = LogReading(database, self.streams, on_follow=self.registry.follow)
-        self.agents = Agents(database, self.clock, scheduling=self.scheduling, registry=self.registry)
+        self.agents = Agents(
+            database, self.clock, scheduling=self.scheduling, ledger=self.ledger, registry=self.registry
+        )
         self.information = ServerInformation(
             database,
             self.clock,
@@ -120,6 +126,7 @@ class App:
             deployment_id=identity.deployment_id,
             replica_id=identity.replica_id,
         )
+        self.reaper = Reaper(database, self.reports, self.clock)
         self._over: asyncio.Queue[AttemptOver] = asyncio.Queue()
         self._lost_orders: asyncio.Queue[tuple[AgentId, list[Assignment]]] = asyncio.Queue()
 
@@ -147,7 +154,7 @@ class App:
             deployment_id=self.identity.deployment_id,
             replica_id=self.identity.replica_id,
         )
-        guard = Guard(self.access, lambda method, result: self.metrics.calls.labels(method, result).inc())
+        guard = Guard(self.access, self.health, lambda method, result: self.metrics.calls.labels(method, result).inc())
         return GrpcServer(guard, public, agents)
 
     async def metrics_text(self) -> bytes:
@@ -159,7 +166,8 @@ class App:
     def start_work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Starts every loop and every group commit."""
         loops = [
-            repeat("schedule", self.scheduling.round, wake=self.wake_scheduler, period_seconds=1.0, clock=self.clock),
+            repeat("schedule", self._schedule, wake=self.wake_scheduler, period_seconds=1.0, clock=self.clock),
+            repeat("reap", self.reaper.once, wake=Wake(), period_seconds=PERIOD_SECONDS, clock=self.clock),
             repeat("silence", self._watch_silence, wake=Wake(), period_seconds=5.0, clock=self.clock),
             repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),
             repeat("seal", self.intake.seal_leftovers, wake=self.wake_seals, period_seconds=60.0, clock=self.clock),
@@ -187,7 +195,6 @@ class App:
         for item in over:
             if item.task_state.ended:
                 self.metrics.tasks_ended.labels(item.task_state.name).inc()
-                self.information.count_end(item.task_state)
             if item.logs:
                 self._over.put_nowait(item)
             else:
@@ -197,10 +204,6 @@ class App:
     async def _after_end(self, item: AttemptOver) -> None:
         complete = await self.intake.finish(item.task_id, item.attempt, item.fence, item.logs)
         self.registry.attempt_over(item.agent_id, item.fence, output_complete=complete)
-
-    def _output_complete(self, state: StreamState) -> None:
-        self.metrics.log_bytes.inc(state.stored)
-        self.streams.notify(state.key.task_id)
 
     def _undelivered(self, agent_id: AgentId, orders: list[Assignment]) -> None:
         self._lost_orders.put_nowait((agent_id, orders))
@@ -213,6 +216,9 @@ class App:
             for order in orders
         ]
         await self.reports.end_many(agent_id, [(attempt, outcome) for attempt in lost_attempts])
+
+    async def _schedule(self) -> float | None:
+        return await self.scheduling.round(self.clock.now().timestamp())
 
     async def _watch_silence(self) -> float | None:
         self.sessions.watch_silence()
@@ -366,7 +372,9 @@ def _discovery(settings: Settings, app: App, grpc_port: int) -> dict[str, Any]:
 
 async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port: int, http_port: int) -> None:
     await server.set_serving(True)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    # An address that stands for all of them is no address to dial.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    host = f"[{reachable}]" if ":" in reachable else reachable
     document = {
         "http": f"{'https' if settings.tls else 'http'}://{host}:{http_port}",
         "grpc": f"{host}:{grpc_port}",

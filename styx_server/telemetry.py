@@ -9,7 +9,18 @@ import logging
 import sys
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+
+# A gauge with the time of creation beside each counter is noise on every page.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:

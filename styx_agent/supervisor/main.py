@@ -16,9 +16,11 @@ import sys
 from styx_agent.supervisor import clock, kernel, recovery
 from styx_agent.supervisor.attempt import Surroundings
 from styx_agent.supervisor.cgroups import Cgroups, find_cgroups, isolation
+from styx_agent.supervisor.children import Children
 from styx_agent.supervisor.door import Door
 from styx_agent.supervisor.guardian import Guardian, arguments, cgroup_name, tag_of
 from styx_agent.supervisor.journal import Journal
+from styx_agent.supervisor.leases import LeaseKeeper
 from styx_agent.supervisor.marks import Marks
 from styx_agent.supervisor.reactor import Reactor, Timer
 from styx_agent.supervisor.spawn import Spawner, protect_supervisor
@@ -84,22 +86,29 @@ class Supervisor:
         self._guardian = Guardian(arguments(directory, _ROOT, cgroup=self._cgroups is not None), lock)
         if not self._guardian.post():
             sys.exit("no guardian can be started; are there too many processes?")
+        self._children = Children(self._trash, self._guardian, self._reactor.call_after)
+        self._leases = LeaseKeeper(directory)
         self._warden = Warden(
-            directory, journal=self._journal, trash=self._trash, guardian=self._guardian, send=self._say
+            directory,
+            journal=self._journal,
+            trash=self._trash,
+            children=self._children,
+            leases=self._leases,
+            send=self._say,
         )
         self._warden.around = Surroundings(
             reactor=self._reactor,
             spawner=Spawner(self._cgroups.home if self._cgroups is not None else None),
             marks=self._marks,
             cgroups=self._cgroups,
-            lease=lambda: self._warden.lease,
-            orphans=self._warden.orphans,
-            started=self._warden.on_started,
+            lease=self._leases.current,
+            orphans=self._children.orphans,
+            started=self._children.started,
             changed=self._warden.on_changed,
             grown=self._warden.on_grown,
         )
         self._settle()
-        watch_signals(self._reactor, self._warden.reap, self._stop_all)
+        watch_signals(self._reactor, self._children.reap, self._stop_all)
         self._leaving = False
         self._idle: Timer | None = None
         self._door = Door(directory, self._reactor, self._on_message, self._welcome, self._watch_idle)
@@ -138,7 +147,7 @@ class Supervisor:
         return hurry
 
     def _welcome(self) -> Message:
-        lease = self._warden.lease
+        lease = self._leases.current()
         return {
             "op": "welcome",
             "version": VERSION,

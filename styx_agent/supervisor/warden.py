@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from styx_agent.supervisor import clock, rules
 from styx_agent.supervisor.attempt import Attempt, Surroundings
-from styx_agent.supervisor.guardian import Guardian
-from styx_agent.supervisor.journal import Journal, LeaseFile
+from styx_agent.supervisor.children import Children
+from styx_agent.supervisor.journal import Journal
+from styx_agent.supervisor.leases import LeaseKeeper
 from styx_agent.supervisor.reactor import Reactor
 from styx_agent.supervisor.trash import Trash
-from styx_agent.supervisor.wall import live_orphans
 from styx_agent.supervisor.wire import Message
 
 _STARTS_PER_ROUND = 8
@@ -42,26 +42,23 @@ class Warden:
         *,
         journal: Journal,
         trash: Trash,
-        guardian: Guardian,
+        children: Children,
+        leases: LeaseKeeper,
         send: Callable[[list[Message]], None],
     ) -> None:
         self._directory = directory
-        self.guardian = guardian
+        self._children = children
+        self._leases = leases
         self._journal = journal
         self._trash = trash
         self._send = send
-        self._lease_file = LeaseFile(directory)
-        kept = self._lease_file.load()
-        self._lease = kept and rules.Lease(sent_micros=kept[0], window_micros=kept[1])
         self._live: dict[int, Attempt] = {}
         self._ended: dict[int, Message] = {}
         self._spent: dict[int, None] = {}
         self._condemned: set[int] = set()
-        self._pids: dict[int, Attempt] = {}
         self._to_start: list[Attempt] = []
         self._changed: dict[int, Message] = {}
         self._grown: dict[tuple[int, str], int] = {}
-        self._orphans: list[int] | None = None
 
     # What `main.py` and `recovery.py` tell it.
 
@@ -70,18 +67,13 @@ class Warden:
         self._ended[message["fence"]] = message
 
     @property
-    def lease(self) -> rules.Lease | None:
-        """The last acked beat."""
-        return self._lease
-
-    @property
     def live_count(self) -> int:
         """Attempts that have not ended."""
         return len(self._live)
 
     def attempts(self) -> list[Message]:
         """Everything that is held, with its streams."""
-        live = [{**a.to_message(), "streams": [s.position() for s in a.spools.values()]} for a in self._live.values()]
+        live = [{**attempt.to_message(), "streams": _positions(attempt)} for attempt in self._live.values()]
         return live + list(self._ended.values())
 
     # Orders of the link, by name. All may come twice.
@@ -96,11 +88,7 @@ class Warden:
             case "extend":
                 self._extend(message["sent_micros"], message["window_micros"])
             case "recorded":
-                for fence in message["fences"]:
-                    if attempt := self._live.get(fence):
-                        attempt.recorded = True
-                    elif ended := self._ended.get(fence):
-                        ended["recorded"] = True
+                self._record(message["fences"])
             case "free":
                 self._free(message["fence"], message["stream"], message["below"])
             case "forget":
@@ -119,14 +107,21 @@ class Warden:
         self._to_start.append(attempt)
 
     def _extend(self, sent_micros: int, window_micros: int) -> None:
-        if self._lease is None or sent_micros > self._lease.sent_micros or window_micros != self._lease.window_micros:
-            sent = max(sent_micros, self._lease.sent_micros if self._lease else 0)
-            self._lease = rules.Lease(sent_micros=sent, window_micros=window_micros)
-            self._lease_file.save(sent, window_micros)
+        if self._leases.extend(sent_micros, window_micros):
+            for attempt in self._live.values():
+                attempt.look_again()
+
+    def _record(self, fences: list[int]) -> None:
+        for fence in fences:
+            if attempt := self._live.get(fence):
+                attempt.record()
+            elif ended := self._ended.get(fence):
+                ended["recorded"] = True
 
     def _free(self, fence: int, stream: str, below: int) -> None:
         if attempt := self._live.get(fence):
-            attempt.free(stream, below)
+            if attempt.outputs is not None:
+                attempt.outputs.free(stream, below)
             return
         for position in self._ended.get(fence, {}).get("streams", []):
             if position["stream"] == stream:
@@ -148,10 +143,6 @@ class Warden:
 
     # What its attempts tell it.
 
-    def on_started(self, pid: int, attempt: Attempt) -> None:
-        """A process is to be reaped for an attempt."""
-        self._pids[pid] = attempt
-
     def on_changed(self, attempt: Attempt) -> None:
         """An attempt has a new state."""
         fence = attempt.order.fence
@@ -159,7 +150,7 @@ class Warden:
         if attempt.state == "ENDED":
             self._live.pop(fence, None)
             message["ended_real"] = clock.realtime_micros()
-            message["streams"] = [s.position() for s in attempt.spools.values() if s.end]
+            message["streams"] = _positions(attempt)
             self._ended[fence] = message
             kept = {name: message[name] for name in _KEPT}
             self._journal.end(fence, kept)
@@ -169,45 +160,18 @@ class Warden:
         """A stream has news; only the latest counts."""
         self._grown.setdefault((attempt.order.fence, stream), 0)
 
-    def orphans(self) -> list[int]:
-        """Live children that nobody started on purpose; looked up once a round."""
-        if self._orphans is None:
-            self._orphans = live_orphans({*self._pids, *self._trash.pids, self.guardian.pid})
-        return self._orphans
-
     # Rounds.
-
-    def reap(self, _events: int = 0) -> None:
-        """Takes every child that has ended."""
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._orphans = None
-            if attempt := self._pids.pop(pid, None):
-                attempt.on_exit(pid, status, usage)
-            elif pid == self.guardian.pid:
-                self._post_guardian()
-            else:
-                self._trash.on_exit(pid)
-
-    def _post_guardian(self) -> None:
-        if not self.guardian.post():
-            self.around.reactor.call_after(clock.SECOND, self._post_guardian)
 
     def after_round(self) -> bool:
         """Makes durable, starts, tells. Whether more is to be started at once."""
-        self._orphans = None
+        self._children.new_round()
         if not self._journal.commit():
             # Nothing may start, and no end be heard of, before it is on disk.
             self._try_again_soon()
             return False
         batch, self._to_start = self._to_start[:_STARTS_PER_ROUND], self._to_start[_STARTS_PER_ROUND:]
         for attempt in batch:
-            if self._may_start():
+            if self._leases.may_start():
                 attempt.begin()
             else:
                 attempt.stop("LATE", 0)
@@ -223,21 +187,23 @@ class Warden:
     def _try_again_soon(self) -> None:
         self.around.reactor.call_after(_RETRY_MICROS, lambda: None)  # a round is all it takes
 
-    def _may_start(self) -> bool:
-        return self._lease is not None and self._lease.may_start(clock.boottime_micros())
-
     def _tell(self) -> None:
         # What has ended says all of its streams with its end.
-        messages = [self._growth(fence, stream) for fence, stream in self._grown if fence in self._live]
+        messages = [_growth(self._live[fence], stream) for fence, stream in self._grown if fence in self._live]
         self._grown.clear()
         messages += [{"op": "changed", "attempt": message} for message in self._changed.values()]
         self._changed.clear()
         if messages:
             self._send(messages)
 
-    def _growth(self, fence: int, stream: str) -> Message:
-        attempt = self._live[fence]
-        return {"op": "grown", "fence": fence, **attempt.spools[stream].news()}
+
+def _positions(attempt: Attempt) -> list[Message]:
+    return [] if attempt.outputs is None else attempt.outputs.positions()
+
+
+def _growth(attempt: Attempt, stream: str) -> Message:
+    news = {} if attempt.outputs is None else attempt.outputs.spools[stream].news()
+    return {"op": "grown", "fence": attempt.order.fence, **news}
 
 
 # What an end record holds.

@@ -9,12 +9,13 @@ from enum import IntEnum
 
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound, Unauthenticated
+from styx_server.core.lease import UNREACHABLE_SECONDS
 from styx_server.core.placement.capacity import Capacity, Gpu, Reservation
+from styx_server.core.placement.ledger import Ledger
 from styx_server.core.task import AgentId
 from styx_server.services.access import digest
 from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import SessionRegistry
-from styx_server.services.sessions import UNREACHABLE_SECONDS
 from styx_server.services.tasks import Mutation, claim
 from styx_server.store.database import Database, Row
 from styx_server.store.rows import capacity_from_json
@@ -63,10 +64,13 @@ class NewJoinToken:
 class Agents:
     """Agents that have joined, and those that want to."""
 
-    def __init__(self, database: Database, clock: Clock, *, scheduling: Scheduling, registry: SessionRegistry) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, scheduling: Scheduling, ledger: Ledger, registry: SessionRegistry
+    ) -> None:
         self._database = database
         self._clock = clock
         self._scheduling = scheduling
+        self._ledger = ledger
         self._registry = registry
 
     async def page(self, after: int, count: int) -> list[AgentView]:
@@ -157,7 +161,7 @@ class Agents:
 
     def _view(self, row: Row) -> AgentView:
         agent_id = AgentId(row["id"])
-        held = self._scheduling.reserved_on(agent_id)
+        held = self._ledger.held_on(agent_id)
         capacity = capacity_from_json(row["capacity"])
         session = self._registry.get(agent_id)
         return AgentView(
@@ -179,12 +183,9 @@ class Agents:
 
 
 def _state(row: Row, *, draining: bool) -> AgentState:
-    age = row["beat_age_seconds"]
-    if age is None:
+    if row["said_goodbye"]:
         return AgentState.OFFLINE
-    if not row["connected"]:
-        return AgentState.UNREACHABLE if age > UNREACHABLE_SECONDS else AgentState.OFFLINE
-    if age > UNREACHABLE_SECONDS:
+    if not row["connected"] or row["beat_age_seconds"] > UNREACHABLE_SECONDS:
         return AgentState.UNREACHABLE
     return AgentState.DRAINING if draining else AgentState.READY
 

@@ -32,7 +32,7 @@ class Information:
 
 
 class ServerInformation:
-    """Collects it; counting live tasks is a scan, so a count serves everybody for two seconds."""
+    """Collects it; counting tasks is a scan, so a count serves everybody for two seconds."""
 
     def __init__(
         self, database: Database, clock: Clock, *, agents: Agents, version: str, deployment_id: UUID, replica_id: UUID
@@ -44,20 +44,15 @@ class ServerInformation:
         self._deployment_id = deployment_id
         self._replica_id = replica_id
         self._start_time = clock.now()
-        self._ended: Counter[str] = Counter()
-        self._live: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
         self._counted_at = -_COUNT_SECONDS
-
-    def count_end(self, state: TaskState) -> None:
-        """Counts a task that ended."""
-        self._ended[state.name] += 1
 
     async def get(self) -> Information:
         """What this server is, and how it does."""
         now = self._clock.monotonic()
         if now - self._counted_at >= _COUNT_SECONDS:
-            rows = await self._database.fetch("count_live_tasks")
-            self._live = {TaskState(row["state"]).name: row["count"] for row in rows}
+            rows = await self._database.fetch("count_tasks")
+            self._counts = {TaskState(row["state"]).name: row["count"] for row in rows}
             self._counted_at = now
         agents: Counter[str] = Counter()
         after = 0
@@ -70,7 +65,7 @@ class ServerInformation:
             replica_id=str(self._replica_id),
             now=self._clock.now(),
             start_time=self._start_time,
-            task_counts={**self._live, **self._ended},
+            task_counts=dict(self._counts),
             agent_counts=dict(agents),
             features=FEATURES,
         )

@@ -53,16 +53,14 @@ class LogIntake:
     """Stores output of all agents, many chunks in one commit.
 
     Args:
-        on_complete: told of streams for which nothing more will come.
+        on_stored: told how many bytes were stored.
     """
 
-    def __init__(
-        self, database: Database, streams: LogStreams, clock: Clock, on_complete: Callable[[StreamState], None]
-    ) -> None:
+    def __init__(self, database: Database, streams: LogStreams, clock: Clock, on_stored: Callable[[int], None]) -> None:
         self._database = database
         self._streams = streams
         self._clock = clock
-        self._on_complete = on_complete
+        self._on_stored = on_stored
         self.commits: GroupCommit[Append, Stored] = GroupCommit(
             "logs",
             self._flush,
@@ -154,6 +152,7 @@ class LogIntake:
             _digest,
             [(state.hasher, [raw for _, raw in batch.raws[key]]) for key, state in batch.moved.items() if state.hasher],
         )
+        self._on_stored(sum(len(raw) for raws in batch.raws.values() for _, raw in raws))
         for key, state in batch.moved.items():
             state.stored, state.in_database = batch.ends[key], True
             for chunk, raw in batch.raws[key]:
@@ -166,7 +165,6 @@ class LogIntake:
 
     async def _seal(self, state: StreamState) -> None:
         if state.sealed or state.corrupt:
-            self._on_complete(state)
             return
         hasher = state.hasher or await self._digest_of_stored(state)
         good = hasher.digest() == state.sha256
@@ -180,7 +178,7 @@ class LogIntake:
         state.sealed, state.corrupt = good, not good
         if not good:
             _log.error("log_corrupt", task=state.key.task_id, attempt=state.key.attempt, stream=state.key.stream.name)
-        self._on_complete(state)
+        self._streams.notify(state.key.task_id)
 
     async def _digest_of_stored(self, state: StreamState) -> hashlib._Hash:
         hasher = hashlib.sha256()

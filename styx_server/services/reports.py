@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
@@ -20,19 +21,37 @@ from styx_server.core.task import AgentId, Fence, Outcome, TaskFacts, TaskId
 from styx_server.ids import jitter
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.shapes import Shapes
-from styx_server.store.database import Database, Row
+from styx_server.store.database import Database, Row, Transaction
 from styx_server.store.rows import facts
 
 _TRIES = 8
+_VOID_ENDS: Final = frozenset({OutcomeKind.LOST})
+_VOID_STARTS: Final = frozenset(
+    {OutcomeKind.LOST, OutcomeKind.REJECTED, OutcomeKind.HOST_REBOOTED, OutcomeKind.SUPERVISOR_LOST}
+)
+
+_Key = tuple[AgentId, TaskId, Fence]
+"""Who reports on what: one agent's word on an attempt is never taken for another's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """A report, and who made it. `epoch` 0: the server itself found it out."""
+    """A report, and who made it.
+
+    Attributes:
+        epoch: of the session it came through; 0: the server itself found it out.
+        lease_seq: it holds only while the agent's lease is still this one; None: in any case.
+    """
 
     agent_id: AgentId
     epoch: int
     report: AttemptReport
+    lease_seq: int | None = None
+
+    @property
+    def key(self) -> _Key:
+        """Who reports on what."""
+        return (self.agent_id, self.report.task_id, self.report.fence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +106,14 @@ class Reports:
         """As `add` for several reports, in order."""
         return await self.commits.add_many(reported)
 
-    async def end_many(self, agent_id: AgentId, ends: Sequence[tuple[LiveAttempt, Outcome]]) -> None:
-        """Ends attempts on the server's own finding; those that are no longer live stay as they are."""
+    async def end_many(
+        self, agent_id: AgentId, ends: Sequence[tuple[LiveAttempt, Outcome]], *, lease_seq: int | None = None
+    ) -> None:
+        """Ends attempts on the server's own finding; those that are no longer live stay as they are.
+
+        Args:
+            lease_seq: nothing is ended unless the agent's lease is still this one.
+        """
         now = self._clock.now()
         reports = [
             AttemptReport(
@@ -100,21 +125,23 @@ class Reports:
             )
             for attempt, outcome in ends
         ]
-        await self.add_many([Reported(agent_id=agent_id, epoch=0, report=report) for report in reports])
+        await self.add_many(
+            [Reported(agent_id=agent_id, epoch=0, report=report, lease_seq=lease_seq) for report in reports]
+        )
 
     async def _flush(self, items: list[Reported]) -> list[bool]:
-        latest: dict[Fence, Reported] = {}
+        latest: dict[_Key, Reported] = {}
         for item in items:
-            known = latest.get(item.report.fence)
-            if known is None or item.report.state >= known.report.state:
-                latest[item.report.fence] = item
+            known = latest.get(item.key)
+            if known is None or _weight(item) >= _weight(known):
+                latest[item.key] = item
         starts = [item for item in latest.values() if item.report.state is not AttemptState.ENDED]
         ends = [item for item in latest.values() if item.report.state is AttemptState.ENDED]
         refused = await self._start(starts) | await self._end(ends)
         self._on_change()
-        return [item.report.fence not in refused for item in items]
+        return [item.key not in refused for item in items]
 
-    async def _start(self, starts: list[Reported]) -> set[Fence]:
+    async def _start(self, starts: list[Reported]) -> set[_Key]:
         if not starts:
             return set()
         rows = await self._database.fetch(
@@ -126,23 +153,24 @@ class Reports:
             attempt_states=[item.report.state for item in starts],
             start_times=[item.report.start_time for item in starts],
         )
-        stored = {row["fence"] for row in rows}
-        return await self._refused([item for item in starts if item.report.fence not in stored])
+        stored = {(row["agent_id"], row["id"], row["fence"]) for row in rows}
+        return await self._refused([item for item in starts if item.key not in stored])
 
-    async def _end(self, ends: list[Reported]) -> set[Fence]:
-        """Ends what can be ended; returns the fences that were refused."""
-        refused: set[Fence] = set()
+    async def _end(self, ends: list[Reported]) -> set[_Key]:
+        """Ends what can be ended; returns what was refused."""
+        refused: set[_Key] = set()
         open_ends = ends
         for _ in range(_TRIES):
             if not open_ends:
                 return refused
             decisions, strange = await self._decide(open_ends)
             refused |= await self._refused(strange)
-            over = await self._store(decisions)
+            over, void = await self._store(decisions)
             self._on_over(over)
-            stored = {item.fence for item in over}
+            refused |= {item.reported.key for item in decisions if item.before.fence in void}
+            settled = void | {item.fence for item in over}
             # What was not stored changed between the look and the write: look again.
-            open_ends = [item.reported for item in decisions if item.reported.report.fence not in stored]
+            open_ends = [item.reported for item in decisions if item.before.fence not in settled]
         raise Unavailable("tasks changed faster than their ends could be stored; try again")
 
     async def _decide(self, ends: list[Reported]) -> tuple[list[_Decision], list[Reported]]:
@@ -161,17 +189,20 @@ class Reports:
             decisions.append(_Decision(item, row, before, after))
         return decisions, strange
 
-    async def _store(self, decisions: Sequence[_Decision]) -> list[AttemptOver]:
+    async def _store(self, decisions: Sequence[_Decision]) -> tuple[list[AttemptOver], set[Fence]]:
+        """Writes ends; returns those that were stored, and those that are void because a beat came after all."""
         if not decisions:
-            return []
+            return [], set()
         async with self._database.transaction() as transaction:
+            void = await _void(transaction, decisions)
+            decisions = [decision for decision in decisions if decision.before.fence not in void]
             rows = await transaction.fetch("end_attempts", **_end_columns(decisions, self._clock))
             stored = {row["fence"] for row in rows}
             kept = [decision for decision in decisions if decision.before.fence in stored]
             logs = [(decision, end) for decision in kept for end in decision.reported.report.logs]
             if logs:
                 await transaction.execute("finish_streams", **_log_columns(logs))
-        return [await self._over(decision) for decision in kept]
+        return [await self._over(decision) for decision in kept], void
 
     async def _over(self, decision: _Decision) -> AttemptOver:
         row, after, before = decision.row, decision.after, decision.before
@@ -190,7 +221,7 @@ class Reports:
             requeued=requeued,
         )
 
-    async def _refused(self, strange: Sequence[Reported]) -> set[Fence]:
+    async def _refused(self, strange: Sequence[Reported]) -> set[_Key]:
         """Which reports are about attempts that are not (or no longer) their agent's; the others came twice."""
         if not strange:
             return set()
@@ -199,19 +230,36 @@ class Reports:
             task_ids=[item.report.task_id for item in strange],
             fences=[item.report.fence for item in strange],
         )
-        by_fence = {row["fence"]: row for row in rows}
-        return {item.report.fence for item in strange if not _is_own(item, by_fence[item.report.fence])}
+        found = {(row["task_id"], row["fence"]): row for row in rows}
+        return {item.key for item in strange if not _is_own(item, found[item.report.task_id, item.report.fence])}
+
+
+async def _void(transaction: Transaction, decisions: Sequence[_Decision]) -> set[Fence]:
+    """Which ends rest on a lease that is not the one that was observed; the other leases stay locked."""
+    guarded = [item.reported for item in decisions if item.reported.lease_seq is not None]
+    if not guarded:
+        return set()
+    rows = await transaction.fetch("lock_leases", agent_ids=sorted({item.agent_id for item in guarded}))
+    leases = {row["agent_id"]: row["lease_seq"] for row in rows}
+    return {item.report.fence for item in guarded if leases.get(item.agent_id) != item.lease_seq}
 
 
 def _fits(item: Reported, task: TaskFacts) -> bool:
     return task.fence == item.report.fence and task.attempt_state.live and task.agent_id == item.agent_id
 
 
+def _weight(item: Reported) -> tuple[bool, int, AttemptState]:
+    """What counts of several reports on one attempt: its end, best from the agent itself; else the newest session's."""
+    return (item.report.state is AttemptState.ENDED, item.epoch, item.report.state)
+
+
 def _is_own(item: Reported, row: Row) -> bool:
-    live = row["task_fence"] == item.report.fence and row["agent_id"] == item.agent_id
-    over = row["ended_agent_id"] == item.agent_id and row["ended_outcome"] != OutcomeKind.LOST
+    latest = row["task_fence"] == item.report.fence and row["agent_id"] == item.agent_id
+    # What the server may have ended by itself has a successor: who says that it lives must stop it.
+    void = _VOID_ENDS if item.report.state is AttemptState.ENDED else _VOID_STARTS
+    over = row["ended_agent_id"] == item.agent_id and row["ended_outcome"] not in void
     # A start that repeats what is stored is fine; one under an old epoch was not stored and must not be acked.
-    return bool(over or (live and row["attempt_state"] >= item.report.state))
+    return bool(over or (latest and item.report.state <= row["attempt_state"] < AttemptState.ENDED))
 
 
 def _end_columns(decisions: Sequence[_Decision], clock: Clock) -> dict[str, object]:

@@ -12,10 +12,11 @@ from uuid import UUID
 
 import structlog
 
-from styx_server.clock import Clock
+from styx_server.core.errors import Unavailable
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
-from styx_server.core.placement.capacity import AgentSlots, Fleet, Reservation
-from styx_server.core.placement.plan import Placement, plan_round, release
+from styx_server.core.placement.capacity import AgentSlots, Reservation
+from styx_server.core.placement.ledger import Ledger
+from styx_server.core.placement.plan import Placement, plan_round
 from styx_server.core.session import Assignment
 from styx_server.core.task import AgentId, Fence, TaskId
 from styx_server.services.session_registry import SessionRegistry
@@ -47,17 +48,14 @@ class Scheduling:
     """The leader's view of what waits and what is free."""
 
     def __init__(
-        self, database: Database, shapes: Shapes, clock: Clock, registry: SessionRegistry, outward: Outward
+        self, database: Database, shapes: Shapes, ledger: Ledger, registry: SessionRegistry, outward: Outward
     ) -> None:
         self._database = database
         self._shapes = shapes
-        self._clock = clock
         self._registry = registry
         self._out = outward
         self._backlog = Backlog()
-        self._fleet = Fleet()
-        self._usage: dict[str, int] = {}
-        self._reserved: dict[Fence, Reservation] = {}
+        self._ledger = ledger
         self._term = 0
 
     async def lead(self, replica_id: UUID) -> None:
@@ -81,38 +79,37 @@ class Scheduling:
 
     def agent_here(self, agent: AgentSlots, held: dict[Fence, Reservation]) -> None:
         """An agent connected: what it has, and what its live attempts hold of it."""
-        for fence in [fence for fence, kept in self._reserved.items() if kept.agent_id == agent.agent_id]:
-            self._forget(fence)
-        for fence, reservation in held.items():
-            self._reserved[fence] = reservation
-            cores = max(1, reservation.resources.cpus_milli)
-            self._usage[reservation.namespace] = self._usage.get(reservation.namespace, 0) + cores
-        self._fleet.put(agent, held.values())
+        self._ledger.enter(agent, held)
         self._out.wake()
+
+    def agent_left(self, agent_id: AgentId, *, for_good: bool) -> None:
+        """An agent's session ended. One that only lost its connection is still counted as a machine that fits."""
+        if for_good:
+            self._ledger.fleet.remove(agent_id)
+        else:
+            self._ledger.fleet.set_accepting(agent_id, False)
 
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
         """Says whether an agent may get new work."""
-        self._fleet.set_accepting(agent_id, accepting)
+        self._ledger.fleet.set_accepting(agent_id, accepting)
         if accepting:
             self._out.wake()
 
     def attempts_over(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held."""
-        for fence in fences:
-            self._forget(fence)
+        self._ledger.give_back(fences)
         self._out.wake()
-
-    def reserved_on(self, agent_id: AgentId) -> list[Reservation]:
-        """What live attempts hold of an agent."""
-        return [reservation for reservation in self._reserved.values() if reservation.agent_id == agent_id]
 
     @property
     def waiting(self) -> int:
         """How many waiting tasks are in memory."""
         return len(self._backlog)
 
-    async def round(self) -> float | None:
+    async def round(self, now: float) -> float | None:
         """One round: read more of the queue if need be, plan, commit, send.
+
+        Args:
+            now: wall-clock time as a timestamp in seconds, for tasks that wait for a time.
 
         Returns:
             Seconds until the next round is wanted; None: not before something happens.
@@ -120,9 +117,8 @@ class Scheduling:
         for backlog in list(self._backlog.namespaces.values()):
             if backlog.wants_refill():
                 await self._refill(backlog)
-        now = self._clock.now().timestamp()
         self._backlog.promote(now)
-        plan = plan_round(self._backlog, self._fleet, self._usage, BATCH)
+        plan = plan_round(self._backlog, self._ledger.fleet, self._ledger.usage, BATCH)
         if plan.placements:
             await self._carry_out(plan.placements)
         await self._shapes.explain(plan.blocked)
@@ -156,14 +152,15 @@ class Scheduling:
             # Whether it is stored is not known. Offer the tasks again: one that is stored no longer waits, and falls
             # out at the next commit; the agent's next Hello or the reaper brings its attempt to an end.
             for placement in placements:
-                release(placement.reservation, self._fleet, self._usage)
+                self._ledger.undo(placement.reservation)
             self.tasks_wait(placement.task for placement in placements)
             raise
         self._out.on_change()
-        orders = self._note(placements, rows)
+        orders, refused = self._note(placements, rows)
         for agent_id, assignments in orders.items():
             if not self._registry.dispatch(agent_id, assignments):
                 self._out.on_undelivered(agent_id, assignments)
+        await self._offer_again(refused)
 
     async def _commit(self, placements: list[Placement]) -> list[Row]:
         fences = await self._database.fetch("reserve_fences", count=len(placements))
@@ -179,13 +176,20 @@ class Scheduling:
             term=self._term,
         )
 
-    def _note(self, placements: list[Placement], rows: list[Row]) -> dict[AgentId, list[Assignment]]:
-        by_task = {placement.task.task_id: placement for placement in placements}
+    def _note(
+        self, placements: list[Placement], rows: list[Row]
+    ) -> tuple[dict[AgentId, list[Assignment]], list[Placement]]:
+        by_task = {row["id"]: row for row in rows}
         orders: dict[AgentId, list[Assignment]] = {}
-        for row in rows:
-            placement = by_task.pop(TaskId(row["id"]))
+        refused: list[Placement] = []
+        # In the order of the plan: an agent starts first what came first.
+        for placement in placements:
+            row = by_task.get(placement.task.task_id)
+            if row is None:
+                refused.append(placement)
+                continue
             fence = Fence(row["fence"])
-            self._reserved[fence] = placement.reservation
+            self._ledger.note(fence, placement.reservation)
             orders.setdefault(placement.reservation.agent_id, []).append(
                 Assignment(
                     fence=fence,
@@ -196,18 +200,21 @@ class Scheduling:
                     gpu_indexes=placement.reservation.gpu_indexes,
                 )
             )
-        for placement in by_task.values():
-            release(placement.reservation, self._fleet, self._usage)
-            # Cancelled meanwhile, or its agent's session was replaced: in the second case it still waits.
-            if self._registry.epoch_of(placement.reservation.agent_id) == 0:
-                self.tasks_wait([placement.task])
-        if by_task:
-            _log.info("placements_refused", count=len(by_task))
-        return orders
+        return orders, refused
 
-    def _forget(self, fence: Fence) -> None:
-        if reservation := self._reserved.pop(fence, None):
-            release(reservation, self._fleet, self._usage)
+    async def _offer_again(self, refused: list[Placement]) -> None:
+        """Takes back what could not be committed; a task that was cancelled meanwhile no longer waits."""
+        if not refused:
+            return
+        _log.info("placements_refused", count=len(refused))
+        for placement in refused:
+            self._ledger.undo(placement.reservation)
+        ids = [placement.task.task_id for placement in refused]
+        try:
+            waiting = {row["id"] for row in await self._database.fetch("find_waiting", ids=ids)}
+        except Unavailable:
+            waiting = set(ids)
+        self.tasks_wait(placement.task for placement in refused if placement.task.task_id in waiting)
 
 
 async def _waiting(row: Row, shapes: Shapes) -> Waiting:

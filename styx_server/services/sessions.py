@@ -13,6 +13,7 @@ import structlog
 
 from styx_server.clock import Clock
 from styx_server.core.errors import Superseded
+from styx_server.core.lease import UNREACHABLE_SECONDS
 from styx_server.core.placement.capacity import AgentSlots
 from styx_server.core.session import Hello, StopOrder
 from styx_server.core.task import AgentId, Fence
@@ -24,9 +25,6 @@ from styx_server.services.session_registry import Outlet, Session, SessionRegist
 from styx_server.store.database import Database
 
 _log = structlog.get_logger()
-
-UNREACHABLE_SECONDS = 35.0
-"""An agent without a beat for this long gets no new work; two beats of 10 s and a slow commit fit in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +98,15 @@ class Sessions:
         _log.info("session_opened", agent=hello.agent_id, epoch=entry.epoch, held=len(hello.held), vanished=vanished)
         return session
 
-    async def close(self, session: Session) -> None:
-        """Ends a session because its stream ended; a newer one is not touched. What runs goes on."""
+    async def close(self, session: Session, *, goodbye: bool) -> None:
+        """Ends a session because its stream ended; a newer one is not touched. What runs goes on.
+
+        Args:
+            goodbye: the agent left on purpose.
+        """
         if self._registry.remove(session):
-            self._scheduling.set_accepting(session.agent_id, False)
-        await self._database.execute("close_session", agent_id=session.agent_id, epoch=session.epoch)
+            self._scheduling.agent_left(session.agent_id, for_good=goodbye)
+        await self._database.execute("close_session", agent_id=session.agent_id, epoch=session.epoch, goodbye=goodbye)
         _log.info("session_closed", agent=session.agent_id, epoch=session.epoch)
 
     def suspects(self, session: Session, live: Iterable[Fence]) -> list[Fence]:

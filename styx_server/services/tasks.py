@@ -46,6 +46,7 @@ class Tasks:
 
     Args:
         on_change: told after each commit.
+        on_cancelled: told how many waiting tasks were ended.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Tasks:
         scheduling: Scheduling,
         registry: SessionRegistry,
         on_change: Callable[[], None],
+        on_cancelled: Callable[[int], None],
     ) -> None:
         self._database = database
         self._shapes = shapes
         self._scheduling = scheduling
         self._registry = registry
         self._on_change = on_change
+        self._on_cancelled = on_cancelled
 
     async def get(self, task_id: TaskId) -> TaskDetails:
         """Everything about one task.
@@ -131,6 +134,7 @@ class Tasks:
         for row in waiting:
             self._scheduling.task_gone(namespaces[row["id"]], TaskId(row["id"]))
         self._send_stops(live)
+        self._on_cancelled(len(waiting))
         self._on_change()
         return await self.many(task_ids)
 

@@ -14,6 +14,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1 import agent_service_pb2_grpc
 from styx_server.clock import Clock
 from styx_server.core.errors import InvalidRequest, Superseded, Violation
+from styx_server.core.lease import START_WINDOW_SECONDS
 from styx_server.core.limits import MAX_NAME_CHARS
 from styx_server.core.session import LogStream
 from styx_server.core.task import Fence
@@ -32,7 +33,6 @@ from styx_server.transport.session_stream import Context, Outbox, SessionStream
 _log = structlog.get_logger()
 
 HEARTBEAT_SECONDS: Final = 10.0
-START_WINDOW_SECONDS: Final = 20.0
 _LOG_WINDOW: Final = 16
 
 

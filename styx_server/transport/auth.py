@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import grpc
 
-from styx_server.core.errors import Denied, Unauthenticated
+from styx_server.core.errors import Denied, Unauthenticated, Unavailable
 from styx_server.services.access import Access, Caller, Role
+from styx_server.services.health import Health
 from styx_server.transport.errors import abort
 
 
@@ -89,8 +90,9 @@ class Guard(grpc.aio.ServerInterceptor):
         on_call: told of each call that ends, with the method and `ok` or the reason of the error.
     """
 
-    def __init__(self, access: Access, on_call: Callable[[str, str], None]) -> None:
+    def __init__(self, access: Access, health: Health, on_call: Callable[[str, str], None]) -> None:
         self._access = access
+        self._health = health
         self._on_call = on_call
 
     async def intercept_service(
@@ -138,6 +140,7 @@ class Guard(grpc.aio.ServerInterceptor):
                     async for answer in answers:
                         yield answer
             except (asyncio.CancelledError, GeneratorExit):
+                self._on_call(method, "left")
                 raise
             except Exception as error:  # noqa: BLE001 - the outermost handler
                 await self._fail(context, error, method)
@@ -150,6 +153,8 @@ class Guard(grpc.aio.ServerInterceptor):
         door = METHODS.get(method)
         if door is None:
             raise Denied(f"{method} is open to nobody")
+        if self._health.stopping:
+            raise Unavailable("this server is stopping; try again, on another one", reason="SERVER_STOPPING")
         if door is Door.EVERYBODY:
             return
         scheme, _, token = authorization.partition(" ")

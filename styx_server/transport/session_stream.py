@@ -15,7 +15,7 @@ import structlog
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_server.clock import Clock
-from styx_server.core.errors import Denied, Exhausted, InvalidRequest, StyxError, Superseded, Violation
+from styx_server.core.errors import Denied, Exhausted, InvalidRequest, StyxError, Superseded, Violation, WrongState
 from styx_server.core.session import Assignment, AttemptReport, StopOrder, Verdict
 from styx_server.core.task import AgentId, Fence
 from styx_server.services.reports import Reported, Reports
@@ -103,6 +103,7 @@ class SessionStream:
         self._reported = asyncio.Event()
         self._beats: deque[tuple[int, list[Fence], bool]] = deque()
         self._beaten = asyncio.Event()
+        self._goodbye = False
 
     async def serve(self, agent_id: AgentId) -> None:
         """Serves the stream until it ends, from either side.
@@ -127,7 +128,7 @@ class SessionStream:
         except* TimeoutError:
             self._outbox.end_with(Exhausted(f"the agent took no message for {WRITE_SECONDS:g} s; connect again"))
         finally:
-            await asyncio.shield(self._sessions.close(session))
+            await asyncio.shield(self._sessions.close(session, goodbye=self._goodbye))
         if self._outbox.error is not None:
             raise self._outbox.error
 
@@ -142,7 +143,7 @@ class SessionStream:
             raise Denied(f"the token is of agent a{agent_id}, the session says a{hello.agent_id}")
         if hello.protocol != PROTOCOL:
             text = f"the agent speaks protocol {hello.protocol}, this server speaks {PROTOCOL}; upgrade the older one"
-            raise InvalidRequest([Violation(field="protocol", description=text)], reason="VERSION_UNSUPPORTED")
+            raise WrongState(text, reason="VERSION_UNSUPPORTED")
         return hello
 
     async def _read(self, session: Session) -> None:
@@ -159,6 +160,7 @@ class SessionStream:
                     self._pending.append(message.report)
                     self._reported.set()
                 case "goodbye":
+                    self._goodbye = True
                     _log.info("agent_said_goodbye", agent=session.agent_id, reason=message.goodbye.reason[:200])
                     return
                 case _:

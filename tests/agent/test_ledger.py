@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from styx_agent.hearing import Hearing
 from styx_agent.ledger import Ledger
+from styx_agent.orders import ServerOrders
 
 
 class Scene:
@@ -15,13 +17,15 @@ class Scene:
     def __init__(self) -> None:
         self.said: list[dict[str, Any]] = []
         self.ledger = Ledger(self.said.append)
+        self.hearing = Hearing(self.ledger)
+        self.server = ServerOrders(self.ledger)
         self.welcome()
 
     def welcome(self, *attempts: dict[str, Any]) -> None:
         self.tell("welcome", supervisor_id="s", boot_id="b", isolation="cgroup", cgroup=True, attempts=list(attempts))
 
     def tell(self, op: str, **message: Any) -> None:
-        self.ledger.on_supervisor({"op": op, **message})
+        self.hearing.take({"op": op, **message})
 
     def changed(self, fence: int, state: str, **fields: Any) -> dict[str, Any]:
         attempt = {"fence": fence, "task_id": fence, "attempt": 1, "state": state, "recorded": False, "outcome": None}
@@ -31,7 +35,7 @@ class Scene:
 
     def assign(self, fence: int, *, may_start: bool = True) -> None:
         order = {"op": "start", "fence": fence, "task_id": fence, "attempt": 1}
-        self.ledger.assign(order, may_start=may_start)
+        self.server.assign(order, may_start=may_start)
 
     def ended(self, fence: int, total: int = 0) -> None:
         outcome = {"kind": "EXITED", "exit_code": 0}
@@ -51,10 +55,10 @@ def scene() -> Scene:
 def test_an_attempt_is_forgotten_when_end_and_output_are_stored(scene: Scene) -> None:
     scene.assign(5)
     scene.ended(5, total=10)
-    scene.ledger.end_stored(5)
-    scene.ledger.stored(5, "stdout", 9)
+    scene.server.end_stored(5)
+    scene.server.stored(5, "stdout", 9)
     assert scene.ops("forget") == []
-    scene.ledger.stored(5, "stdout", 10)
+    scene.server.stored(5, "stdout", 10)
     assert scene.ops("forget") == [5]
     assert len(scene.ledger) == 0
 
@@ -62,9 +66,9 @@ def test_an_attempt_is_forgotten_when_end_and_output_are_stored(scene: Scene) ->
 def test_output_may_be_complete_before_the_end_is_stored(scene: Scene) -> None:
     scene.assign(5)
     scene.ended(5, total=10)
-    scene.ledger.stored(5, "stdout", 10)
+    scene.server.stored(5, "stdout", 10)
     assert scene.ledger.owes
-    scene.ledger.end_stored(5)
+    scene.server.end_stored(5)
     assert scene.ops("forget") == [5]
     assert not scene.ledger.owes
 
@@ -83,7 +87,7 @@ def test_news_is_told_again_in_a_new_session_until_it_is_stored(scene: Scene) ->
     assert len(scene.ledger.take_news(10)) == 1
     scene.ledger.new_session()
     assert len(scene.ledger.take_news(10)) == 1
-    scene.ledger.start_recorded([5])
+    scene.server.start_recorded([5])
     scene.ledger.new_session()
     assert scene.ledger.take_news(10) == []
 
@@ -113,8 +117,8 @@ def test_an_attempt_without_a_trace_has_ended(scene: Scene) -> None:
 def test_recorded_starts_are_said_again_to_a_new_supervisor(scene: Scene) -> None:
     scene.assign(5)
     attempt = scene.changed(5, "RUNNING")
-    scene.ledger.start_recorded([5])
-    scene.ledger.start_recorded([5])
+    scene.server.start_recorded([5])
+    scene.server.start_recorded([5])
     assert scene.ops("recorded") == [[5]]
     scene.welcome(attempt)
     assert scene.ops("recorded") == [[5], [5]]
@@ -126,7 +130,7 @@ def test_a_rejected_assignment_is_owed_until_it_is_stored(scene: Scene) -> None:
     (held,) = scene.ledger.take_news(10)
     assert held.outcome is not None
     assert held.outcome["kind"] == "REJECTED"
-    scene.ledger.end_stored(5)
+    scene.server.end_stored(5)
     assert len(scene.ledger) == 0
 
 
@@ -134,7 +138,7 @@ def test_a_fence_is_never_run_twice(scene: Scene) -> None:
     scene.assign(5)
     scene.assign(5)
     scene.ended(5)
-    scene.ledger.end_stored(5)
+    scene.server.end_stored(5)
     scene.assign(5)
     assert scene.ops("start") == [5]
 
@@ -142,7 +146,7 @@ def test_a_fence_is_never_run_twice(scene: Scene) -> None:
 def test_the_condemned_are_listed_until_they_are_dead(scene: Scene) -> None:
     scene.assign(5)
     scene.changed(5, "RUNNING")
-    scene.ledger.condemn(5)
+    scene.server.condemn(5)
     assert scene.ops("forget") == [5]
     assert scene.ledger.live_fences() == [5]
     assert [held.fence for held in scene.ledger.all()] == [5]
@@ -156,7 +160,7 @@ def test_time_marks_of_stored_output_are_dropped_but_for_the_last(scene: Scene) 
     scene.changed(5, "RUNNING")
     scene.tell("grown", fence=5, stream="stdout", end=30, gaps=[], marks=[[0, 1], [10, 2], [20, 3]])
     scene.tell("grown", fence=5, stream="stdout", end=40, gaps=[], marks=[[30, 4]])
-    scene.ledger.stored(5, "stdout", 25)
+    scene.server.stored(5, "stdout", 25)
     (stream,) = scene.ledger.streams()
     assert stream.marks == [(20, 3), (30, 4)]
     assert (stream.sent, stream.durable, stream.unsent) == (25, 25, 15)
@@ -168,6 +172,6 @@ def test_output_goes_on_from_what_is_stored_in_a_new_session(scene: Scene) -> No
     scene.tell("grown", fence=5, stream="stdout", end=40, gaps=[], marks=[])
     (stream,) = scene.ledger.streams()
     stream.sent = 40
-    scene.ledger.stored(5, "stdout", 25)
+    scene.server.stored(5, "stdout", 25)
     scene.ledger.new_session()
     assert stream.sent == 25

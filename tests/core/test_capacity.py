@@ -167,5 +167,5 @@ def test_the_reason_for_waiting_counts_what_is_lacking() -> None:
     possible, text = fleet.explain(a_shape(cpus_milli=10**7))
     assert not possible
     assert "of 2 agents" in text
-    assert "1 lack 10000 cpus" in text
-    assert "1 lack pool default" in text
+    assert "1 lacks 10000 cpus" in text
+    assert "1 lacks pool default" in text

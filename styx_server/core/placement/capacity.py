@@ -124,6 +124,10 @@ class AgentSlots:
             self.free_gpus = [gpu for gpu in self.free_gpus if gpu.index not in indexes]
 
 
+def _agents(count: int) -> str:
+    return f"{count} agent" if count == 1 else f"{count} agents"
+
+
 def _matching(gpus: Iterable[Gpu], name: str) -> list[Gpu]:
     """Those whose model is `name` or has it as a word; case does not matter, an empty name matches all."""
     wanted = name.casefold()
@@ -149,6 +153,11 @@ class Fleet:
         self.agents[agent.agent_id] = agent
         self._candidates.clear()
 
+    def remove(self, agent_id: AgentId) -> None:
+        """Forgets an agent that left on purpose."""
+        if self.agents.pop(agent_id, None) is not None:
+            self._candidates.clear()
+
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
         """Says whether an agent may get new work. Unknown agents are passed over."""
         if agent := self.agents.get(agent_id):
@@ -170,15 +179,17 @@ class Fleet:
         candidates = self._fitting(shape)
         if candidates:
             usable = sum(agent.accepting for agent in candidates)
-            return True, f"{len(candidates)} agents fit, {usable} of them take work, none has room now"
+            fit = "fits" if len(candidates) == 1 else "fit"
+            return True, f"{_agents(len(candidates))} {fit}, {usable} of them taking work, none with room now"
         if not self.agents:
             return False, "there is no agent yet; start one with `styx up` or `styx agent join`"
         lacking: dict[str, int] = {}
         for agent in self.agents.values():
             what = agent.lacks(shape)
             lacking[what] = lacking.get(what, 0) + 1
-        parts = ", ".join(f"{count} lack {what}" for what, count in sorted(lacking.items(), key=lambda p: -p[1])[:4])
-        return False, f"no agent can ever run it: of {len(self.agents)} agents {parts}"
+        most = sorted(lacking.items(), key=lambda pair: -pair[1])[:4]
+        parts = ", ".join(f"{count} lack{'s' if count == 1 else ''} {what}" for what, count in most)
+        return False, f"no agent can ever run it: of {_agents(len(self.agents))} {parts}"
 
     def _fitting(self, shape: Shape) -> list[AgentSlots]:
         found = self._candidates.get(shape)

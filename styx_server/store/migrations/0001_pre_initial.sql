@@ -60,6 +60,7 @@ create table agent_leases (
     boot_id text not null default '',
     supervisor_id text not null default '',
     connected boolean not null default false,
+    said_goodbye boolean not null default true,
     beat_time timestamptz
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 

@@ -47,7 +47,7 @@ select id, key_digest from agents where id = :id and revoke_time is null;
 -- Starts a session: an epoch above all before, whatever the agent or the database forgot.
 update agent_leases set
     epoch = greatest(epoch, :last_epoch) + 1, lease_seq = lease_seq + 1, replica_id = :replica_id, boot_id = :boot_id,
-    supervisor_id = :supervisor_id, connected = true, beat_time = coalesce(:now::timestamptz, now())
+    supervisor_id = :supervisor_id, connected = true, said_goodbye = false, beat_time = coalesce(:now::timestamptz, now())
 where agent_id = :agent_id
 returning epoch;
 
@@ -61,7 +61,9 @@ returning pool, labels, draining;
 
 -- name: close_session
 -- Ends a session, unless a newer one has begun.
-update agent_leases set connected = false where agent_id = :agent_id and epoch = :epoch returning agent_id;
+update agent_leases set connected = false, said_goodbye = :goodbye::boolean
+where agent_id = :agent_id and epoch = :epoch
+returning agent_id;
 
 -- name: disconnect_all
 -- A server that starts alone knows that no session of an earlier process is open.
@@ -78,13 +80,13 @@ returning agent_leases.agent_id;
 -- name: live_attempts_of
 -- Every live attempt of an agent, with what decisions need.
 select tasks.id, tasks.fence, tasks.attempt, tasks.attempt_state, tasks.state, tasks.desired, tasks.stop_grace_ms,
-    tasks.namespace, tasks.shape_id, tasks.gpu_indexes, tasks.agent_id
+    tasks.namespace, tasks.shape_id, tasks.gpu_indexes, tasks.agent_id, tasks.disconnect_ms
 from live_attempts join tasks on tasks.id = live_attempts.task_id
 where live_attempts.agent_id = any(:agent_ids::bigint[]);
 
 -- name: read_held
 -- What is stored about attempts that an agent says it holds.
-select input.fence, tasks.id as task_id, tasks.fence as task_fence, tasks.agent_id, tasks.attempt, tasks.attempt_state,
+select input.fence, input.task_id, tasks.fence as task_fence, tasks.agent_id, tasks.attempt, tasks.attempt_state,
     attempts.number as ended_number, attempts.agent_id as ended_agent_id,
     attempts.outcome as ended_outcome
 from unnest(:task_ids::bigint[], :fences::bigint[]) as input (task_id, fence)
@@ -94,7 +96,7 @@ left join attempts on attempts.task_id = input.task_id and attempts.fence = inpu
 -- name: list_agents
 -- Agents by id, behind one.
 select agents.id, agents.name, agents.pool, agents.labels, agents.capacity, agents.facts, agents.isolation,
-    agents.version, agents.draining, agents.create_time, agent_leases.epoch, agent_leases.connected,
+    agents.version, agents.draining, agents.create_time, agent_leases.epoch, agent_leases.connected, agent_leases.said_goodbye,
     agent_leases.beat_time, extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds
 from agents join agent_leases on agent_leases.agent_id = agents.id
 where agents.id > :after and agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids))
@@ -129,3 +131,12 @@ for update of agent_leases;
 -- name: find_live_fences
 -- Which of these fences are live attempts of an agent.
 select fence from live_attempts where agent_id = :agent_id and fence = any(:fences::bigint[]);
+
+-- name: read_leases
+-- Every lease that carries a live attempt.
+select agent_id, lease_seq from agent_leases
+where exists (select from live_attempts where live_attempts.agent_id = agent_leases.agent_id);
+
+-- name: lock_leases
+-- Leases as they are, locked until the end of the transaction: a beat that comes now has to wait.
+select agent_id, lease_seq from agent_leases where agent_id = any(:agent_ids::bigint[]) order by agent_id for update;

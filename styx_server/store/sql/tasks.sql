@@ -30,8 +30,11 @@ returning id;
 -- name: insert_tasks
 -- Stores new tasks and says so in their timelines.
 with inserted as (
-    insert into tasks (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
-    select id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before
+    insert into tasks (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before, reason,
+        message)
+    select id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before,
+        case when not_before > now() then 'not_before' else '' end,
+        case when not_before > now() then 'starts no earlier than it was told to' else '' end
     from unnest(:ids::bigint[], :spec_ids::bigint[], :shape_ids::int[], :namespaces::text[], :priorities::smallint[],
                 :at_most_once::boolean[], :disconnect_ms::bigint[], :not_before::timestamptz[])
         as input (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
@@ -128,7 +131,7 @@ with changed as (
         case attempt_state when 2 then 'preparing' when 3 then 'started' else 'stopping' end
     from changed
 )
-select id, fence from changed;
+select id, fence, agent_id from changed;
 
 -- name: end_attempts
 -- Ends attempts and moves their tasks on, if nothing about them changed since it was decided.
@@ -209,23 +212,28 @@ select id, namespace, priority, shape_id from changed;
 -- name: get_tasks
 -- Tasks as users see them, with or without their specs.
 select tasks.id, tasks.namespace, task_specs.name, task_specs.labels, tasks.state,
-    case when tasks.state = 1 and tasks.reason = '' then shapes.reason else tasks.reason end as reason,
-    case when tasks.state = 1 and tasks.reason = '' then shapes.message else tasks.message end as message,
+    case when waits.for_shape then shapes.reason else tasks.reason end as reason,
+    case when waits.for_shape then shapes.message else tasks.message end as message,
     tasks.exit_code, tasks.create_time, tasks.assign_time, tasks.start_time, tasks.end_time, tasks.not_before,
     tasks.agent_id, tasks.priority, tasks.attempt, tasks.attempt_state, tasks.fence, tasks.attempt_cause,
     case when :with_body::boolean then task_specs.body else '' end as body
 from tasks
 join task_specs on task_specs.id = tasks.spec_id
 join shapes on shapes.id = tasks.shape_id
+-- A wait for a time that has come is a wait for room.
+cross join lateral (select tasks.state = 1 and tasks.attempt_state in (0, 5)
+    and (tasks.reason = '' or tasks.not_before <= now()) as for_shape) as waits
 where tasks.id = any(:ids::bigint[]);
 
 -- name: get_status
 -- The state of one task and little else.
 select tasks.id, tasks.state,
-    case when tasks.state = 1 and tasks.reason = '' then shapes.reason else tasks.reason end as reason,
-    case when tasks.state = 1 and tasks.reason = '' then shapes.message else tasks.message end as message,
+    case when waits.for_shape then shapes.reason else tasks.reason end as reason,
+    case when waits.for_shape then shapes.message else tasks.message end as message,
     tasks.exit_code, tasks.attempt, tasks.agent_id
 from tasks join shapes on shapes.id = tasks.shape_id
+cross join lateral (select tasks.state = 1 and tasks.attempt_state in (0, 5)
+    and (tasks.reason = '' or tasks.not_before <= now()) as for_shape) as waits
 where tasks.id = :id;
 
 -- name: list_task_ids
@@ -259,9 +267,9 @@ from attempts where task_id = :task_id order by number;
 select time, kind, state, attempt, agent_id, message
 from task_events where task_id = :task_id order by txid, seq limit 1000;
 
--- name: count_live_tasks
--- How many tasks wait, run or are being stopped.
-select state, count(*) as count from tasks where state < 4 group by state;
+-- name: count_tasks
+-- How many tasks there are in each state.
+select state, count(*) as count from tasks group by state;
 
 -- name: read_feed
 -- Changes behind a place in the order of commits, up to the oldest running transaction.
@@ -278,3 +286,8 @@ select pg_snapshot_xmin(pg_current_snapshot())::text as txid;
 -- name: get_attempt_state
 -- Where the latest attempt of a task is.
 select id, state, reason, attempt, attempt_state, agent_id, fence from tasks where id = :id;
+
+-- name: find_waiting
+-- Which of these tasks still wait for an agent.
+select id from tasks
+where id = any(:ids::bigint[]) and state = 1 and desired = 1 and attempt_state in (0, 5) and reason <> 'held';

@@ -1,0 +1,49 @@
+"""Who holds what: the reservations of live attempts, and the shares of namespaces that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from styx_server.core.placement.capacity import AgentSlots, Fleet, Reservation
+from styx_server.core.placement.plan import release
+from styx_server.core.task import AgentId, Fence
+
+
+class Ledger:
+    """Reservations by fence, on a fleet.
+
+    Attributes:
+        usage: thousandths of cores in use by namespace.
+    """
+
+    def __init__(self) -> None:
+        self.fleet = Fleet()
+        self.usage: dict[str, int] = {}
+        self._held: dict[Fence, Reservation] = {}
+
+    def enter(self, agent: AgentSlots, held: Mapping[Fence, Reservation]) -> None:
+        """An agent connected: what it has, and what its live attempts hold of it, whatever was known before."""
+        self.give_back([fence for fence, kept in self._held.items() if kept.agent_id == agent.agent_id])
+        for fence, reservation in held.items():
+            self._held[fence] = reservation
+            cores = max(1, reservation.resources.cpus_milli)
+            self.usage[reservation.namespace] = self.usage.get(reservation.namespace, 0) + cores
+        self.fleet.put(agent, held.values())
+
+    def note(self, fence: Fence, reservation: Reservation) -> None:
+        """A reservation that a plan made now belongs to an attempt."""
+        self._held[fence] = reservation
+
+    def give_back(self, fences: Iterable[Fence]) -> None:
+        """Gives back what attempts held; unknown ones are passed over."""
+        for fence in fences:
+            if reservation := self._held.pop(fence, None):
+                release(reservation, self.fleet, self.usage)
+
+    def undo(self, reservation: Reservation) -> None:
+        """Gives back what a plan took and no attempt got."""
+        release(reservation, self.fleet, self.usage)
+
+    def held_on(self, agent_id: AgentId) -> list[Reservation]:
+        """What live attempts hold of an agent."""
+        return [reservation for reservation in self._held.values() if reservation.agent_id == agent_id]

@@ -1,0 +1,75 @@
+"""Ends attempts whose agents have been silent for so long that they are dead on both sides.
+
+One pass looks at all leases that carry live attempts. What it finds is ended only if the lease is still the one that
+was observed, under a lock that a late beat has to wait for.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from styx_server.clock import Clock
+from styx_server.core.errors import Unavailable
+from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seconds, patience_seconds
+from styx_server.core.session import LiveAttempt
+from styx_server.core.states import AttemptState, OutcomeKind
+from styx_server.core.task import AgentId, Fence, Outcome, TaskId
+from styx_server.services.reports import Reports
+from styx_server.store.database import Database
+
+_log = structlog.get_logger()
+
+PERIOD_SECONDS = 5.0
+
+
+class Reaper:
+    """The observer; what it has seen dies with it."""
+
+    def __init__(self, database: Database, reports: Reports, clock: Clock) -> None:
+        self._database = database
+        self._reports = reports
+        self._clock = clock
+        self._watch = LeaseWatch()
+        self._outage = False
+
+    async def once(self) -> float | None:
+        """One pass."""
+        try:
+            rows = await self._database.fetch("read_leases")
+        except Unavailable:
+            self._watch.forget()
+            raise
+        now = self._clock.monotonic()
+        self._watch.observe({AgentId(row["agent_id"]): row["lease_seq"] for row in rows}, now)
+        if self._is_outage(now):
+            return None
+        shortest = START_WINDOW_SECONDS + margin_seconds(START_WINDOW_SECONDS)
+        silent = self._watch.silent(now, shortest)
+        if silent:
+            await self._reap(silent)
+        return None
+
+    async def _reap(self, silent: dict[AgentId, tuple[int, float]]) -> None:
+        rows = await self._database.fetch("live_attempts_of", agent_ids=list(silent))
+        for agent_id, (lease_seq, seconds) in silent.items():
+            dead = []
+            for row in rows:
+                state = AttemptState(row["attempt_state"])
+                limit = row["disconnect_ms"]
+                patience = patience_seconds(state, None if limit is None else limit / 1000)
+                if row["agent_id"] == agent_id and patience is not None and seconds >= patience:
+                    attempt = LiveAttempt(
+                        task_id=TaskId(row["id"]), fence=Fence(row["fence"]), attempt=row["attempt"], state=state
+                    )
+                    message = f"agent a{agent_id} has been silent for {seconds:.0f} s"
+                    dead.append((attempt, Outcome(kind=OutcomeKind.LOST, message=message)))
+            if dead:
+                _log.warning("attempts_lost", agent=agent_id, count=len(dead), silent_seconds=round(seconds))
+                await self._reports.end_many(agent_id, dead, lease_seq=lease_seq)
+
+    def _is_outage(self, now: float) -> bool:
+        outage = self._watch.is_outage(now)
+        if outage and not self._outage:
+            _log.error("mass_silence", action="nothing expires until agents are heard again")
+        self._outage = outage
+        return outage

@@ -1,0 +1,294 @@
+"""A server without its ports, on a real database, and agents that are values: what tests of services stand on.
+
+`running` builds the server as `app.py` does and runs its loops; when the block ends it holds the database against the
+invariants and fails on any event that the server logged as a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+from structlog.testing import capture_logs
+
+from styx_server.app import App, _Identity
+from styx_server.clock import now
+from styx_server.core.placement.capacity import Capacity
+from styx_server.core.session import (
+    Assignment,
+    AttemptReport,
+    HeldAttempt,
+    Hello,
+    LogEnd,
+    LogStream,
+    StopOrder,
+    Verdict,
+)
+from styx_server.core.states import AttemptState, TaskState
+from styx_server.core.task import AgentId, Fence, NewTask, Outcome, TaskId
+from styx_server.embedded import PostgresAddress
+from styx_server.ids import new_secret, new_uuid
+from styx_server.services.access import digest
+from styx_server.services.agents import NewJoinToken
+from styx_server.services.log_codec import Codec
+from styx_server.services.log_intake import Append, Stored
+from styx_server.services.log_streams import Chunk, StreamKey
+from styx_server.services.reports import Reported
+from styx_server.services.sessions import Session
+from styx_server.services.submission import Submit
+from styx_server.services.tasks import Mutation
+from styx_server.store.database import Database, connect
+from styx_server.store.partitions import make_partitions
+from tests.support.builders import a_capacity, a_new_task
+from tests.support.invariants import check_memory, check_store
+from tests.support.until import soon
+
+ONCE = Mutation(token_id=1, method="Test", request_id="", digest=b"")
+BUGS = ("loop_failed", "flush_failed", "item_failed", "rpc_failed", "log_chunk_bad", "log_corrupt")
+
+
+@dataclass(eq=False)
+class FakeAgent:
+    """An agent as a server sees it: an outlet that remembers what it was told, and reports on demand."""
+
+    server: Server
+    agent_id: AgentId
+    capacity: Capacity = field(default_factory=a_capacity)
+    boot_id: str = "boot-1"
+    last_epoch: int = 0
+    welcomes: list[tuple[int, tuple[Verdict, ...]]] = field(default_factory=list)
+    assigned: list[Assignment] = field(default_factory=list)
+    stops: list[StopOrder] = field(default_factory=list)
+    interests: list[list[Fence]] = field(default_factory=list)
+    endings: list[str] = field(default_factory=list)
+    session: Session | None = None
+
+    def welcome(self, epoch: int, verdicts: tuple[Verdict, ...]) -> None:
+        self.welcomes.append((epoch, verdicts))
+
+    def assign(self, assignments: list[Assignment]) -> None:
+        self.assigned.extend(assignments)
+
+    def stop(self, orders: list[StopOrder]) -> None:
+        self.stops.extend(orders)
+
+    def interest(self, fences: list[Fence]) -> None:
+        self.interests.append(fences)
+
+    def end(self, reason: str) -> None:
+        self.endings.append(reason)
+
+    def hello(self, *held: HeldAttempt, draining: bool = False) -> Hello:
+        return Hello(
+            agent_id=self.agent_id,
+            boot_id=self.boot_id,
+            supervisor_id="supervisor-1",
+            last_epoch=self.last_epoch,
+            version="0.1.0",
+            capacity=self.capacity,
+            labels={},
+            facts={},
+            isolation="cgroup",
+            held=held,
+            draining=draining,
+        )
+
+    async def connect(self, *held: HeldAttempt, draining: bool = False) -> Session:
+        """Opens a session with this complete list of attempts."""
+        self.session = await self.server.app.sessions.open(self.hello(*held, draining=draining), self)
+        return self.session
+
+    async def disconnect(self, *, goodbye: bool = False) -> None:
+        """The stream ends."""
+        assert self.session is not None
+        await self.server.app.sessions.close(self.session, goodbye=goodbye)
+
+    async def takes(self, count: int) -> list[Assignment]:
+        """Waits until so many assignments have come altogether."""
+        await soon(lambda: len(self.assigned) >= count, f"{count} assignments for a{self.agent_id}")
+        return self.assigned
+
+    async def report(self, order: Assignment, state: AttemptState, *, epoch: int | None = None, **more: Any) -> bool:
+        """Reports on an attempt; returns whether that was accepted."""
+        report = AttemptReport(fence=order.fence, task_id=order.task_id, state=state, **more)
+        return await self.server.app.reports.add(self.reported(report, epoch))
+
+    def reported(self, report: AttemptReport, epoch: int | None = None) -> Reported:
+        """A report of this agent."""
+        assert self.session is not None
+        return Reported(agent_id=self.agent_id, epoch=self.session.epoch if epoch is None else epoch, report=report)
+
+    async def starts(self, order: Assignment) -> None:
+        """The command runs."""
+        assert await self.report(order, AttemptState.RUNNING, start_time=now())
+
+    async def ends(self, order: Assignment, outcome: Outcome, logs: Iterable[LogEnd] = ()) -> bool:
+        """The attempt is over."""
+        ended = {"start_time": now(), "end_time": now(), "outcome": outcome, "logs": tuple(logs)}
+        return await self.report(order, AttemptState.ENDED, **ended)
+
+    async def runs(self, order: Assignment, outcome: Outcome) -> None:
+        """Start and end."""
+        await self.starts(order)
+        assert await self.ends(order, outcome)
+
+    async def writes(self, order: Assignment, *chunks: Chunk, stream: LogStream = LogStream.STDOUT) -> Stored:
+        """Sends output."""
+        key = StreamKey(order.task_id, order.attempt, stream)
+        return await self.server.app.intake.append(Append(key=key, fence=order.fence, chunks=chunks))
+
+    def holds(self, order: Assignment, state: AttemptState, report: AttemptReport | None = None) -> HeldAttempt:
+        """An entry for a Hello."""
+        return HeldAttempt(fence=order.fence, task_id=order.task_id, attempt=order.attempt, state=state, report=report)
+
+
+@dataclass
+class Server:
+    """The server under test.
+
+    Attributes:
+        expected: names of events that look like bugs and are what the test wants.
+    """
+
+    app: App
+    address: PostgresAddress
+    lines: list[Any]
+    expected: set[str] = field(default_factory=set)
+
+    @property
+    def database(self) -> Database:
+        """Named queries."""
+        return self.app.database
+
+    async def join(self, *, pool: str = "default", **changes: Any) -> FakeAgent:
+        """A new agent, not yet connected."""
+        token = f"styx_join_{new_secret()}"
+        wanted = NewJoinToken(token=token, max_uses=1, ttl=timedelta(minutes=1), pool=pool, labels={})
+        await self.app.agents.make_join_token(wanted, ONCE)
+        agent_id = await self.app.agents.join(token, "test", digest(new_secret()), "0.1.0")
+        return FakeAgent(self, agent_id, **changes)
+
+    async def agent(self, **changes: Any) -> FakeAgent:
+        """A new agent with an open session."""
+        agent = await self.join(**changes)
+        await agent.connect()
+        return agent
+
+    async def submit(self, *tasks: NewTask, request_id: str = "", body: bytes = b"", **changes: Any) -> list[TaskId]:
+        """Stores tasks; one plain task when none is given."""
+        call = Submit(
+            token_id=1,
+            method="SubmitTasks",
+            request_id=request_id,
+            digest=digest(repr(body)),
+            namespace=changes.pop("namespace", "default"),
+            tasks=tasks or (a_new_task(**changes),),
+        )
+        return await self.app.submission.submit(call)
+
+    async def cancel(self, *task_ids: TaskId, grace: float | None = None) -> list[TaskState]:
+        """Asks tasks to stop; returns their states after it."""
+        return [view.state for view in await self.app.tasks.cancel(task_ids, ONCE, grace)]
+
+    async def state(self, task_id: TaskId) -> tuple[TaskState, str]:
+        """State and reason."""
+        row = await self.app.tasks.status(task_id)
+        return TaskState(row["state"]), row["reason"]
+
+    async def becomes(self, task_id: TaskId, state: TaskState, reason: str | None = None) -> None:
+        """Waits until a task is in a state."""
+        async with asyncio.timeout(20):
+            while (found := await self.state(task_id))[0] is not state or reason not in (None, found[1]):
+                await asyncio.sleep(0.01)
+
+    async def rows(self, statement: str, *values: object) -> list[Any]:
+        """The answer to some SQL."""
+        async with self.database.connection() as connection:
+            return await connection.fetch(statement, *values)
+
+    async def one_running(self, **changes: Any) -> tuple[FakeAgent, Assignment]:
+        """An agent with one task that runs."""
+        agent = await self.agent()
+        await self.submit(**changes)
+        (order,) = await agent.takes(1)
+        await agent.starts(order)
+        return agent, order
+
+
+def chunk(start: int, data: bytes, **changes: Any) -> Chunk:
+    """Output as it was written, unpacked."""
+    return Chunk(start=start, length=len(data), codec=Codec.IDENTITY, data=data, **changes)
+
+
+def log_end(data: bytes, stream: LogStream = LogStream.STDOUT, **changes: Any) -> LogEnd:
+    """The end of a stream in which `data` was written."""
+    end = LogEnd(stream=stream, total_bytes=len(data), sha256=hashlib.sha256(data).digest())
+    return replace(end, **changes)
+
+
+@asynccontextmanager
+async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIterator[Server]:
+    """A server process in all but its ports."""
+    with capture_logs() as lines:
+        database = await connect(**address.arguments())
+        try:
+            server = Server(await built(database), address, lines)
+            async with working(server.app):
+                yield server
+                if checked:
+                    check_memory(server.app)
+        finally:
+            await database.close()
+    bugs = [line for line in lines if line["event"] in BUGS and line["event"] not in server.expected]
+    assert bugs == []
+    if checked:
+        connection = await asyncpg.connect(**address.arguments())
+        await check_store(connection)
+        await connection.close()
+
+
+async def built(database: Database) -> App:
+    """The server as the composition root makes it, ready to work."""
+    row = await database.fetch_row("get_deployment")
+    assert row is not None
+    identity = _Identity(deployment_id=row["id"], replica_id=new_uuid())
+    app = App(database, identity)
+    await make_partitions(database, app.clock.now())
+    await database.execute("disconnect_all", replica_id=identity.replica_id)
+    await app.scheduling.lead(identity.replica_id)
+    return app
+
+
+@asynccontextmanager
+async def working(app: App) -> AsyncIterator[None]:
+    """Runs the loops of a server for the length of a block."""
+    began, stop = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = app.start_work(group)
+            began.set()
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    runner = asyncio.get_running_loop().create_task(work())
+    try:
+        await began.wait()
+        yield
+    finally:
+        stop.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await runner
+
+
+async def gathered(calls: Sequence[Any]) -> list[Any]:
+    """Makes calls at once; what they raise is among the answers."""
+    return await asyncio.gather(*calls, return_exceptions=True)
