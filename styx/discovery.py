@@ -23,10 +23,12 @@ class Endpoint:
     Attributes:
         grpc_address: `host:port`, as `grpc.aio.insecure_channel` takes it.
         tls: whether the port speaks TLS.
+        deployment_id: whose server it is; empty when nobody was asked.
     """
 
     grpc_address: str
     tls: bool
+    deployment_id: str = ""
 
 
 def discover(server_url: str, *, timeout_seconds: float = 5.0) -> Endpoint:
@@ -70,7 +72,11 @@ def _ask(url: str, secure: bool, host: str, port: int | None, timeout_seconds: f
             raise ServerUnreachable(url, f"it answered {response.status} to {DISCOVERY_PATH}; is this a Styx server?")
         document = json.loads(response.read(65536))
         address = document["grpc_address"] or _join(host, int(document["grpc_port"]))
-        return Endpoint(grpc_address=str(address), tls=bool(document["tls"]))
+        return Endpoint(
+            grpc_address=str(address),
+            tls=bool(document["tls"]),
+            deployment_id=str(document.get("deployment_id", "")),
+        )
     except (OSError, http.client.HTTPException) as error:
         raise ServerUnreachable(url, str(error) or type(error).__name__) from error
     except (ValueError, KeyError, TypeError) as error:

@@ -191,7 +191,8 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _path(name: str, value: object) -> Path:
-    return Path(_text(name, value)).expanduser()
+    # Absolute, because the supervisor does not share our working directory.
+    return Path(_text(name, value)).expanduser().absolute()
 
 
 _READERS: dict[str, Callable[[str, object], Any]] = {

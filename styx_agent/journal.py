@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from styx_agent import ids
-from styx_agent.errors import AgentError
+from styx_agent.errors import AgentError, WrongDeployment
 
 _FILE = "identity.json"
 
@@ -54,6 +54,19 @@ class Journal:
     def identity(self) -> Identity:
         """What is on disk."""
         return self._identity
+
+    def check_deployment(self, deployment_id: str) -> None:
+        """Holds a server's deployment against the one that was joined; empty: the server did not say.
+
+        Raises:
+            WrongDeployment: they differ.
+        """
+        joined = self._identity.deployment_id
+        if joined and deployment_id and deployment_id != joined:
+            raise WrongDeployment(
+                f"this server belongs to deployment {deployment_id}, the agent joined {joined}; "
+                "use another --data-dir to join here"
+            )
 
     def joined(self, *, agent_id: int, deployment_id: str) -> None:
         """The server knows this agent by a number."""

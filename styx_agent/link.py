@@ -112,6 +112,8 @@ class Link:
         """One session; true when it ended because we left."""
         await self._supervisor.ready.wait()
         endpoint = await _find(self._settings.server_url)
+        # Before anything is sent: a stranger must not learn our secret.
+        self._journal.check_deployment(endpoint.deployment_id)
         async with _channel(endpoint) as channel:
             stub: Any = AgentServiceStub(channel)
             if not self._journal.identity.agent_id:

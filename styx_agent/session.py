@@ -18,7 +18,6 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
 from styx_agent.chunks import ChunkMaker
-from styx_agent.errors import WrongDeployment
 from styx_agent.journal import Journal
 from styx_agent.ledger import Held, Ledger
 from styx_agent.logs import LogPusher
@@ -161,12 +160,7 @@ class Session:
     def _on_welcome(self, welcome: wire.Welcome) -> None:
         if self.is_open:
             return
-        joined = self._journal.identity.deployment_id
-        if welcome.deployment_id != joined:
-            raise WrongDeployment(
-                f"this server belongs to deployment {welcome.deployment_id}, the agent joined {joined}; "
-                "use another --data-dir to join here"
-            )
+        self._journal.check_deployment(welcome.deployment_id)
         self._journal.session_opened(welcome.epoch)
         self._beat_seconds = max(0.05, codec.micros(welcome.heartbeat_interval) / 1e6)
         self._window_micros = codec.micros(welcome.start_window)

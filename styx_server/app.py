@@ -25,14 +25,14 @@ from styx_server.config import Settings
 from styx_server.core.errors import StyxError
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
-from styx_server.core.session import Assignment, LiveAttempt
-from styx_server.core.states import AttemptState, OutcomeKind, TaskState
-from styx_server.core.task import AgentId, Outcome
+from styx_server.core.states import OutcomeKind, TaskState
+from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
 from styx_server.loops.reap import PERIOD_SECONDS, Reaper
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
+from styx_server.services.assigning import Assigning, Outward
 from styx_server.services.feed import Feed
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
@@ -41,7 +41,7 @@ from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_streams import LogStreams
 from styx_server.services.reports import AttemptOver, Reports
-from styx_server.services.scheduling import Outward, Scheduling
+from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import SessionRegistry
 from styx_server.services.sessions import Parties, Sessions
 from styx_server.services.shapes import Shapes
@@ -92,9 +92,15 @@ class App:
             database,
             self.shapes,
             self.ledger,
-            self.registry,
-            Outward(on_undelivered=self._undelivered, on_change=self._changed, wake=self.wake_scheduler),
+            Assigning(
+                database,
+                self.ledger,
+                self.registry,
+                Outward(on_undelivered=self._undelivered, on_change=self._changed),
+            ),
+            self.wake_scheduler,
         )
+        database.on_lost = self.scheduling.doubt
         self.reports = Reports(database, self.shapes, self.clock, on_over=self._attempts_over, on_change=self._changed)
         self.sessions = Sessions(
             database,
@@ -128,7 +134,7 @@ class App:
         )
         self.reaper = Reaper(database, self.reports, self.clock)
         self._over: asyncio.Queue[AttemptOver] = asyncio.Queue()
-        self._lost_orders: asyncio.Queue[tuple[AgentId, list[Assignment]]] = asyncio.Queue()
+        self._unsent: asyncio.Queue[tuple[AgentId, list[tuple[TaskId, Fence]]]] = asyncio.Queue()
 
     def grpc_server(self) -> GrpcServer:
         """The gRPC port, not yet listening."""
@@ -172,7 +178,7 @@ class App:
             repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),
             repeat("seal", self.intake.seal_leftovers, wake=self.wake_seals, period_seconds=60.0, clock=self.clock),
             drain("after_ends", self._over, self._after_end, self.clock),
-            drain("undelivered", self._lost_orders, self._end_undelivered, self.clock),
+            drain("undelivered", self._unsent, self._end_undelivered, self.clock),
             self.submission.commits.run(),
             self.reports.commits.run(),
             self.sessions.beats.run(),
@@ -205,17 +211,13 @@ class App:
         complete = await self.intake.finish(item.task_id, item.attempt, item.fence, item.logs)
         self.registry.attempt_over(item.agent_id, item.fence, output_complete=complete)
 
-    def _undelivered(self, agent_id: AgentId, orders: list[Assignment]) -> None:
-        self._lost_orders.put_nowait((agent_id, orders))
+    def _undelivered(self, agent_id: AgentId, attempts: list[tuple[TaskId, Fence]]) -> None:
+        self._unsent.put_nowait((agent_id, attempts))
 
-    async def _end_undelivered(self, lost: tuple[AgentId, list[Assignment]]) -> None:
-        agent_id, orders = lost
+    async def _end_undelivered(self, unsent: tuple[AgentId, list[tuple[TaskId, Fence]]]) -> None:
+        agent_id, attempts = unsent
         outcome = Outcome(kind=OutcomeKind.REJECTED, message="the agent's connection ended before it was sent")
-        lost_attempts = [
-            LiveAttempt(task_id=order.task_id, fence=order.fence, attempt=order.attempt, state=AttemptState.ASSIGNED)
-            for order in orders
-        ]
-        await self.reports.end_many(agent_id, [(attempt, outcome) for attempt in lost_attempts])
+        await self.reports.end_many(agent_id, [(task_id, fence, outcome) for task_id, fence in attempts])
 
     async def _schedule(self) -> float | None:
         return await self.scheduling.round(self.clock.now().timestamp())

@@ -18,7 +18,6 @@ from prometheus_client import (
     generate_latest,
 )
 
-
 # A gauge with the time of creation beside each counter is noise on every page.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 

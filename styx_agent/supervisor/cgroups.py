@@ -95,7 +95,12 @@ class Cgroups:
     def make(self, fence: int, *, cpus: float) -> Cgroup:
         """A group with its share of the processors, as far as there are controllers."""
         path = os.path.join(self._base, str(fence))
-        os.mkdir(path)
+        try:
+            os.mkdir(path)
+        except FileNotFoundError:  # somebody has tidied up the empty place
+            os.mkdir(self._base)
+            _enable(self._base)
+            os.mkdir(path)
         if "pids" in self.controllers:
             _write(f"{path}/pids.max", str(_MAX_PROCESSES))
         if "cpu" in self.controllers:

@@ -89,6 +89,8 @@ def main() -> None:
     tag = tag_of(directory)
     cgroups = find_cgroups(cgroup_name(tag)) if cgroup == "cgroup" else None
     recovery.kill_leftovers(marks=Marks(int.from_bytes(tag[:4], "big")), cgroups=cgroups)
+    if cgroups is not None:
+        cgroups.close()
 
 
 def cgroup_name(tag: bytes) -> str:

@@ -11,7 +11,6 @@ import structlog
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seconds, patience_seconds
-from styx_server.core.session import LiveAttempt
 from styx_server.core.states import AttemptState, OutcomeKind
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.services.reports import Reports
@@ -58,11 +57,9 @@ class Reaper:
                 limit = row["disconnect_ms"]
                 patience = patience_seconds(state, None if limit is None else limit / 1000)
                 if row["agent_id"] == agent_id and patience is not None and seconds >= patience:
-                    attempt = LiveAttempt(
-                        task_id=TaskId(row["id"]), fence=Fence(row["fence"]), attempt=row["attempt"], state=state
-                    )
                     message = f"agent a{agent_id} has been silent for {seconds:.0f} s"
-                    dead.append((attempt, Outcome(kind=OutcomeKind.LOST, message=message)))
+                    outcome = Outcome(kind=OutcomeKind.LOST, message=message)
+                    dead.append((TaskId(row["id"]), Fence(row["fence"]), outcome))
             if dead:
                 _log.warning("attempts_lost", agent=agent_id, count=len(dead), silent_seconds=round(seconds))
                 await self._reports.end_many(agent_id, dead, lease_seq=lease_seq)

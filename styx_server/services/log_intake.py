@@ -164,7 +164,9 @@ class LogIntake:
                 await self._seal(state)
 
     async def _seal(self, state: StreamState) -> None:
-        if state.sealed or state.corrupt:
+        if state.sealed or state.corrupt or not state.sha256:
+            # Without a digest there is nothing to compare with: complete, never sealed.
+            self._streams.notify(state.key.task_id)
             return
         hasher = state.hasher or await self._digest_of_stored(state)
         good = hasher.digest() == state.sha256

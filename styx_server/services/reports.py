@@ -15,7 +15,7 @@ from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.outcome import AfterAttempt, after_attempt
 from styx_server.core.placement.backlog import Waiting
-from styx_server.core.session import AttemptReport, LiveAttempt, LogEnd
+from styx_server.core.session import AttemptReport, LogEnd
 from styx_server.core.states import AttemptState, OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, TaskFacts, TaskId
 from styx_server.ids import jitter
@@ -107,7 +107,7 @@ class Reports:
         return await self.commits.add_many(reported)
 
     async def end_many(
-        self, agent_id: AgentId, ends: Sequence[tuple[LiveAttempt, Outcome]], *, lease_seq: int | None = None
+        self, agent_id: AgentId, ends: Sequence[tuple[TaskId, Fence, Outcome]], *, lease_seq: int | None = None
     ) -> None:
         """Ends attempts on the server's own finding; those that are no longer live stay as they are.
 
@@ -116,14 +116,8 @@ class Reports:
         """
         now = self._clock.now()
         reports = [
-            AttemptReport(
-                fence=attempt.fence,
-                task_id=attempt.task_id,
-                state=AttemptState.ENDED,
-                end_time=now,
-                outcome=outcome,
-            )
-            for attempt, outcome in ends
+            AttemptReport(fence=fence, task_id=task_id, state=AttemptState.ENDED, end_time=now, outcome=outcome)
+            for task_id, fence, outcome in ends
         ]
         await self.add_many(
             [Reported(agent_id=agent_id, epoch=0, report=report, lease_seq=lease_seq) for report in reports]

@@ -1,77 +1,58 @@
-"""Gives waiting tasks to agents: plans on what is in memory, commits the plan, and only then sends it.
+"""Gives waiting tasks to agents: plans on what is in memory, and has the plan carried out (`assigning.py`).
 
-Everything in memory is a cache of the database. A task that turns out not to wait any more is dropped; a capacity that
-turns out to be taken is given back.
+Everything in memory is a cache of the database. A task that turns out not to wait any more is dropped; when an answer of
+the database was lost, memory is made anew from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from uuid import UUID
 
-import structlog
-
-from styx_server.core.errors import Unavailable
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
 from styx_server.core.placement.capacity import AgentSlots, Reservation
 from styx_server.core.placement.ledger import Ledger
-from styx_server.core.placement.plan import Placement, plan_round
-from styx_server.core.session import Assignment
+from styx_server.core.placement.plan import Plan, plan_round
 from styx_server.core.task import AgentId, Fence, TaskId
-from styx_server.services.session_registry import SessionRegistry
+from styx_server.services.assigning import BATCH, Assigning
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
-
-_log = structlog.get_logger()
-
-BATCH = 500
-"""Placements in one commit: large enough to share its cost, small enough to be on their way soon."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outward:
-    """What scheduling asks of the rest of the server.
-
-    Attributes:
-        on_undelivered: told of attempts that were committed and could not be sent.
-        on_change: told after each commit.
-        wake: asks for another round.
-    """
-
-    on_undelivered: Callable[[AgentId, list[Assignment]], None]
-    on_change: Callable[[], None]
-    wake: Callable[[], None]
 
 
 class Scheduling:
     """The leader's view of what waits and what is free."""
 
     def __init__(
-        self, database: Database, shapes: Shapes, ledger: Ledger, registry: SessionRegistry, outward: Outward
+        self, database: Database, shapes: Shapes, ledger: Ledger, assigning: Assigning, wake: Callable[[], None]
     ) -> None:
         self._database = database
         self._shapes = shapes
-        self._registry = registry
-        self._out = outward
-        self._backlog = Backlog()
         self._ledger = ledger
+        self._assigning = assigning
+        self._wake = wake
+        self._backlog = Backlog()
         self._term = 0
+        self._doubtful = False
 
     async def lead(self, replica_id: UUID) -> None:
         """Becomes the leader, and learns which namespaces there are; what they hold is read as it is needed."""
         row = await self._database.fetch_row("lead", name="scheduler", replica_id=replica_id)
         assert row is not None
         self._term = row["term"]
+        self._assigning.drop_stock()
         await self._shapes.load()
-        for name in await self._database.fetch("list_namespaces"):
-            self._backlog.namespace(name["name"])
+        await self._learn_namespaces()
+
+    def doubt(self) -> None:
+        """An answer of the database was lost, so it may hold what memory does not know: the next round looks."""
+        self._doubtful = True
+        self._wake()
 
     def tasks_wait(self, tasks: Iterable[Waiting]) -> None:
         """Takes in tasks that are stored and wait."""
         for task in tasks:
             self._backlog.namespace(task.namespace).add(task)
-        self._out.wake()
+        self._wake()
 
     def task_gone(self, namespace: str, task_id: TaskId) -> None:
         """Forgets a task that no longer waits."""
@@ -80,7 +61,7 @@ class Scheduling:
     def agent_here(self, agent: AgentSlots, held: dict[Fence, Reservation]) -> None:
         """An agent connected: what it has, and what its live attempts hold of it."""
         self._ledger.enter(agent, held)
-        self._out.wake()
+        self._wake()
 
     def agent_left(self, agent_id: AgentId, *, for_good: bool) -> None:
         """An agent's session ended. One that only lost its connection is still counted as a machine that fits."""
@@ -93,12 +74,12 @@ class Scheduling:
         """Says whether an agent may get new work."""
         self._ledger.fleet.set_accepting(agent_id, accepting)
         if accepting:
-            self._out.wake()
+            self._wake()
 
     def attempts_over(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held."""
         self._ledger.give_back(fences)
-        self._out.wake()
+        self._wake()
 
     @property
     def waiting(self) -> int:
@@ -114,18 +95,21 @@ class Scheduling:
         Returns:
             Seconds until the next round is wanted; None: not before something happens.
         """
+        if self._doubtful:
+            await self._look_again()
         for backlog in list(self._backlog.namespaces.values()):
             if backlog.wants_refill():
                 await self._refill(backlog)
-        self._backlog.promote(now)
-        plan = plan_round(self._backlog, self._ledger.fleet, self._ledger.usage, BATCH)
-        if plan.placements:
-            await self._carry_out(plan.placements)
+        plan = await self._place(now)
         await self._shapes.explain(plan.blocked)
         if len(plan.placements) == BATCH:
             return 0.0
         next_time = self._backlog.next_time()
         return None if next_time is None else max(0.0, next_time - now)
+
+    async def _learn_namespaces(self) -> None:
+        for row in await self._database.fetch("list_namespaces"):
+            self._backlog.namespace(row["name"])
 
     async def _refill(self, backlog: NamespaceBacklog) -> None:
         horizon = backlog.horizon
@@ -145,76 +129,35 @@ class Scheduling:
             raise
         backlog.end_refill(tasks, exhausted=len(rows) < count)
 
-    async def _carry_out(self, placements: list[Placement]) -> None:
+    async def _place(self, now: float) -> Plan:
+        await self._assigning.stock()
+        self._backlog.promote(now)
+        plan = plan_round(self._backlog, self._ledger.fleet, self._ledger.usage, BATCH)
+        if plan.placements:
+            flying = self._assigning.reserve(plan.placements)
+            try:
+                waiting = await self._assigning.carry_out(flying, self._term)
+            except BaseException:
+                # One that was stored all the same no longer waits, and falls out at its next commit.
+                self.tasks_wait(placement.task for placement in plan.placements)
+                raise
+            if waiting:
+                self.tasks_wait(waiting)
+        return plan
+
+    async def _look_again(self) -> None:
+        """Makes memory agree with the database after an answer of it was lost."""
+        self._doubtful = False
         try:
-            rows = await self._commit(placements)
+            held = self._ledger.fences()
+            rows = await self._database.fetch("find_live_fences", fences=held, agent_id=None)
+            live = {Fence(row["fence"]) for row in rows}
+            self._ledger.give_back(fence for fence in held if fence not in live)
+            await self._learn_namespaces()
         except BaseException:
-            # Whether it is stored is not known. Offer the tasks again: one that is stored no longer waits, and falls
-            # out at the next commit; the agent's next Hello or the reaper brings its attempt to an end.
-            for placement in placements:
-                self._ledger.undo(placement.reservation)
-            self.tasks_wait(placement.task for placement in placements)
+            self._doubtful = True
             raise
-        self._out.on_change()
-        orders, refused = self._note(placements, rows)
-        for agent_id, assignments in orders.items():
-            if not self._registry.dispatch(agent_id, assignments):
-                self._out.on_undelivered(agent_id, assignments)
-        await self._offer_again(refused)
-
-    async def _commit(self, placements: list[Placement]) -> list[Row]:
-        fences = await self._database.fetch("reserve_fences", count=len(placements))
-        agents = [placement.reservation.agent_id for placement in placements]
-        return await self._database.fetch(
-            "assign_tasks",
-            now=None,
-            ids=[placement.task.task_id for placement in placements],
-            fences=[row["fence"] for row in fences],
-            agent_ids=agents,
-            epochs=[self._registry.epoch_of(agent_id) for agent_id in agents],
-            gpus=[",".join(map(str, placement.reservation.gpu_indexes)) or None for placement in placements],
-            term=self._term,
-        )
-
-    def _note(
-        self, placements: list[Placement], rows: list[Row]
-    ) -> tuple[dict[AgentId, list[Assignment]], list[Placement]]:
-        by_task = {row["id"]: row for row in rows}
-        orders: dict[AgentId, list[Assignment]] = {}
-        refused: list[Placement] = []
-        # In the order of the plan: an agent starts first what came first.
-        for placement in placements:
-            row = by_task.get(placement.task.task_id)
-            if row is None:
-                refused.append(placement)
-                continue
-            fence = Fence(row["fence"])
-            self._ledger.note(fence, placement.reservation)
-            orders.setdefault(placement.reservation.agent_id, []).append(
-                Assignment(
-                    fence=fence,
-                    task_id=placement.task.task_id,
-                    attempt=row["attempt"],
-                    namespace=row["namespace"],
-                    body=row["body"],
-                    gpu_indexes=placement.reservation.gpu_indexes,
-                )
-            )
-        return orders, refused
-
-    async def _offer_again(self, refused: list[Placement]) -> None:
-        """Takes back what could not be committed; a task that was cancelled meanwhile no longer waits."""
-        if not refused:
-            return
-        _log.info("placements_refused", count=len(refused))
-        for placement in refused:
-            self._ledger.undo(placement.reservation)
-        ids = [placement.task.task_id for placement in refused]
-        try:
-            waiting = {row["id"] for row in await self._database.fetch("find_waiting", ids=ids)}
-        except Unavailable:
-            waiting = set(ids)
-        self.tasks_wait(placement.task for placement in refused if placement.task.task_id in waiting)
+        self._backlog.forget()
 
 
 async def _waiting(row: Row, shapes: Shapes) -> Waiting:

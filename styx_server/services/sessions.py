@@ -72,7 +72,8 @@ class Sessions:
             [Reported(agent_id=hello.agent_id, epoch=entry.epoch, report=report) for report in told]
         )
         view = await self._greeting.reconcile(hello, same_boot=entry.same_boot)
-        await self._reports.end_many(hello.agent_id, view.found.vanished)
+        ends = [(attempt.task_id, attempt.fence, outcome) for attempt, outcome in view.found.vanished]
+        await self._reports.end_many(hello.agent_id, ends)
         session = Session(
             agent_id=hello.agent_id,
             epoch=entry.epoch,

@@ -7,7 +7,7 @@ answer was lost is stored is then unknown; every write of ours is keyed, so call
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
@@ -92,11 +92,15 @@ class Database:
     """A pool of connections to one database.
 
     Make it with `connect`; close it when everything that uses it has stopped.
+
+    Attributes:
+        on_lost: told whenever the database could not be reached, or was lost before it answered.
     """
 
     def __init__(self, pool: asyncpg.Pool[Row]) -> None:
         self._pool = pool
         self._queries = load()
+        self.on_lost: Callable[[], None] = lambda: None
 
     async def fetch(self, name: str, /, **values: object) -> list[Row]:
         """All rows of a named query, in a transaction of its own.
@@ -106,7 +110,7 @@ class Database:
         """
         query = self._queries[name]
         arguments = query.arguments(values)
-        with translated():
+        with self._watched():
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 return await connection.fetch(query.sql, *arguments)
 
@@ -122,7 +126,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction that commits when the block ends, and rolls back when it raises; errors as `fetch`."""
-        with translated():
+        with self._watched():
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection, connection.transaction():
                 yield Transaction(connection)
 
@@ -132,6 +136,15 @@ class Database:
         with translated():
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 yield connection
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            with translated():
+                yield
+        except Unavailable:
+            self.on_lost()
+            raise
 
     async def close(self) -> None:
         """Closes every connection, waiting for none that hangs."""
@@ -182,6 +195,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
+        if isinstance(error, ValueError):
+            # The driver's word for a value that no column takes: a mistake of ours that no second try mends.
+            raise
         detail = str(error) or type(error).__name__
         raise Unavailable(f"the database cannot be reached now ({detail}); try again") from error
 

@@ -1,4 +1,3 @@
-# ruff: noqa: N802 - methods are named as in the protos
 """A whole Styx in memory, for tests of the SDK and the command line: `styx.v1.StyxService` over real gRPC.
 
 Submitted commands run as plain subprocesses of this process. It keeps the contract where clients can see it (request

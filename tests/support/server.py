@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -47,6 +47,7 @@ from styx_server.services.tasks import Mutation
 from styx_server.store.database import Database, connect
 from styx_server.store.partitions import make_partitions
 from tests.support.builders import a_capacity, a_new_task
+from tests.support.gates import GatedDatabase
 from tests.support.invariants import check_memory, check_store
 from tests.support.until import soon
 
@@ -163,8 +164,9 @@ class Server:
     expected: set[str] = field(default_factory=set)
 
     @property
-    def database(self) -> Database:
-        """Named queries."""
+    def database(self) -> GatedDatabase:
+        """Named queries, and gates in front of them."""
+        assert isinstance(self.app.database, GatedDatabase)
         return self.app.database
 
     async def join(self, *, pool: str = "default", **changes: Any) -> FakeAgent:
@@ -208,6 +210,11 @@ class Server:
             while (found := await self.state(task_id))[0] is not state or reason not in (None, found[1]):
                 await asyncio.sleep(0.01)
 
+    async def settled(self) -> None:
+        """Waits until no placement is in flight and nothing waits to be ended."""
+        await self.app.scheduling.round(now().timestamp())
+        await soon(lambda: self.app._unsent.empty() and not self.app.reports.commits.depth, "nothing to be ended")
+
     async def rows(self, statement: str, *values: object) -> list[Any]:
         """The answer to some SQL."""
         async with self.database.connection() as connection:
@@ -239,7 +246,7 @@ async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIte
     with capture_logs() as lines:
         database = await connect(**address.arguments())
         try:
-            server = Server(await built(database), address, lines)
+            server = Server(await built(GatedDatabase(database)), address, lines)
             async with working(server.app):
                 yield server
                 if checked:
@@ -292,3 +299,8 @@ async def working(app: App) -> AsyncIterator[None]:
 async def gathered(calls: Sequence[Any]) -> list[Any]:
     """Makes calls at once; what they raise is among the answers."""
     return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def started(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """A call that runs beside the test."""
+    return asyncio.get_running_loop().create_task(call)

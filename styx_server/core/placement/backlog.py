@@ -153,6 +153,10 @@ class Backlog:
             found = self.namespaces[name] = NamespaceBacklog(name, self._window)
         return found
 
+    def forget(self) -> None:
+        """Empties memory; all is behind the horizons again, to be read anew."""
+        self.namespaces = {name: NamespaceBacklog(name, self._window) for name in self.namespaces}
+
     def promote(self, now: float) -> None:
         """Moves tasks whose time has come to the ready ones, everywhere."""
         for backlog in self.namespaces.values():

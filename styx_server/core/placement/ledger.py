@@ -31,18 +31,22 @@ class Ledger:
         self.fleet.put(agent, held.values())
 
     def note(self, fence: Fence, reservation: Reservation) -> None:
-        """A reservation that a plan made now belongs to an attempt."""
+        """What a plan took stands under the fence of the attempt to be."""
         self._held[fence] = reservation
+
+    def holds(self, fence: Fence) -> bool:
+        """Whether the attempt still has what the plan took for it."""
+        return fence in self._held
+
+    def fences(self) -> list[Fence]:
+        """Every attempt that holds something."""
+        return list(self._held)
 
     def give_back(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held; unknown ones are passed over."""
         for fence in fences:
             if reservation := self._held.pop(fence, None):
                 release(reservation, self.fleet, self.usage)
-
-    def undo(self, reservation: Reservation) -> None:
-        """Gives back what a plan took and no attempt got."""
-        release(reservation, self.fleet, self.usage)
 
     def held_on(self, agent_id: AgentId) -> list[Reservation]:
         """What live attempts hold of an agent."""

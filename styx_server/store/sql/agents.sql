@@ -129,8 +129,9 @@ where agent_id = :agent_id and agents.revoke_time is null
 for update of agent_leases;
 
 -- name: find_live_fences
--- Which of these fences are live attempts of an agent.
-select fence from live_attempts where agent_id = :agent_id and fence = any(:fences::bigint[]);
+-- Which of these fences are live attempts, of one agent or of any.
+select fence from live_attempts
+where fence = any(:fences::bigint[]) and (:agent_id::bigint is null or agent_id = :agent_id);
 
 -- name: read_leases
 -- Every lease that carries a live attempt.

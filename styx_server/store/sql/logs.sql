@@ -50,7 +50,7 @@ where task_id = :task_id and attempt = :attempt and stream = :stream and stored_
 -- name: unsealed_streams
 -- Streams that are complete and not yet compared with their digest.
 select task_id, attempt, stream, fence, stored_bytes, total_bytes, sha256, sealed, corrupt, gaps
-from log_streams where not sealed and not corrupt and stored_bytes = total_bytes limit :count;
+from log_streams where not sealed and not corrupt and stored_bytes = total_bytes and sha256 <> '' limit :count;
 
 -- name: read_chunks
 -- Stored pieces of a stream from a position on, in order.

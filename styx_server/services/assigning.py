@@ -1,0 +1,153 @@
+"""Carries out a plan: fences, the commit, and only then the orders to the agents.
+
+What a placement took stands in the ledger under its fence before the commit, so that whatever happens meanwhile (a new
+session of the agent, an end that is found out) gives it back exactly once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from styx_server.core.errors import Unavailable
+from styx_server.core.placement.backlog import Waiting
+from styx_server.core.placement.ledger import Ledger
+from styx_server.core.placement.plan import Placement
+from styx_server.core.session import Assignment
+from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.services.session_registry import SessionRegistry
+from styx_server.store.database import Database, Row
+
+_log = structlog.get_logger()
+
+BATCH = 500
+"""Placements in one commit: large enough to share its cost, small enough to be on their way soon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outward:
+    """Who is told of what becomes of a plan.
+
+    Attributes:
+        on_undelivered: told of attempts of an agent that were committed, or may have been, and were not sent.
+        on_change: told after each commit.
+    """
+
+    on_undelivered: Callable[[AgentId, list[tuple[TaskId, Fence]]], None]
+    on_change: Callable[[], None]
+
+
+class Assigning:
+    """Gives tasks to agents, in the database and then through their sessions."""
+
+    def __init__(self, database: Database, ledger: Ledger, registry: SessionRegistry, outward: Outward) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._registry = registry
+        self._out = outward
+        self._fences: deque[Fence] = deque()
+
+    async def stock(self) -> None:
+        """Makes sure that there are fences for a whole batch, so that a plan and its reservations are one step."""
+        if len(self._fences) < BATCH:
+            rows = await self._database.fetch("reserve_fences", count=2 * BATCH)
+            self._fences.extend(Fence(row["fence"]) for row in rows)
+
+    def drop_stock(self) -> None:
+        """Forgets fences: another leader may have used larger ones since."""
+        self._fences.clear()
+
+    def reserve(self, placements: Iterable[Placement]) -> dict[Fence, Placement]:
+        """Puts what a plan took under fences; to be called in the same breath as the plan is made."""
+        flying = {self._fences.popleft(): placement for placement in placements}
+        for fence, placement in flying.items():
+            self._ledger.note(fence, placement.reservation)
+        return flying
+
+    async def carry_out(self, flying: dict[Fence, Placement], term: int) -> list[Waiting]:
+        """Commits placements and sends what was committed.
+
+        Returns:
+            Tasks that got no agent and wait on.
+
+        Raises:
+            Unavailable: whether it is stored is not known; nothing was sent.
+        """
+        try:
+            rows = await self._commit(flying, term)
+        except BaseException:
+            # An end under each fence settles it: what was stored is tried again, what was not is not touched.
+            self._ledger.give_back(flying)
+            self._undelivered((fence, placement) for fence, placement in flying.items())
+            raise
+        self._out.on_change()
+        refused = self._send(flying, {TaskId(row["id"]): row for row in rows})
+        return await self._still_waiting(refused)
+
+    async def _commit(self, flying: dict[Fence, Placement], term: int) -> list[Row]:
+        placements = list(flying.values())
+        agents = [placement.reservation.agent_id for placement in placements]
+        return await self._database.fetch(
+            "assign_tasks",
+            now=None,
+            ids=[placement.task.task_id for placement in placements],
+            fences=list(flying),
+            agent_ids=agents,
+            epochs=[self._registry.epoch_of(agent_id) for agent_id in agents],
+            gpus=[",".join(map(str, placement.reservation.gpu_indexes)) or None for placement in placements],
+            term=term,
+        )
+
+    def _send(self, flying: dict[Fence, Placement], rows: dict[TaskId, Row]) -> list[Waiting]:
+        """Sends what was committed, in the order of the plan; returns what was not."""
+        orders: dict[AgentId, list[Assignment]] = {}
+        unsent: list[tuple[Fence, Placement]] = []
+        refused: list[Waiting] = []
+        for fence, placement in flying.items():
+            row = rows.get(placement.task.task_id)
+            if row is None:
+                self._ledger.give_back([fence])
+                refused.append(placement.task)
+            elif self._ledger.holds(fence):
+                orders.setdefault(placement.reservation.agent_id, []).append(_order(fence, placement, row))
+            else:
+                # The agent came with a new session meanwhile: what it holds was settled without this.
+                unsent.append((fence, placement))
+        for agent_id, assignments in orders.items():
+            if not self._registry.dispatch(agent_id, assignments):
+                unsent.extend((order.fence, flying[order.fence]) for order in assignments)
+        self._undelivered(unsent)
+        return refused
+
+    def _undelivered(self, unsent: Iterable[tuple[Fence, Placement]]) -> None:
+        by_agent: dict[AgentId, list[tuple[TaskId, Fence]]] = {}
+        for fence, placement in unsent:
+            by_agent.setdefault(placement.reservation.agent_id, []).append((placement.task.task_id, fence))
+        for agent_id, attempts in by_agent.items():
+            self._out.on_undelivered(agent_id, attempts)
+
+    async def _still_waiting(self, refused: list[Waiting]) -> list[Waiting]:
+        """Of tasks that could not be committed, those that were not cancelled meanwhile."""
+        if not refused:
+            return []
+        _log.info("placements_refused", count=len(refused))
+        try:
+            rows = await self._database.fetch("find_waiting", ids=[task.task_id for task in refused])
+        except Unavailable:
+            return refused
+        waiting = {row["id"] for row in rows}
+        return [task for task in refused if task.task_id in waiting]
+
+
+def _order(fence: Fence, placement: Placement, row: Row) -> Assignment:
+    return Assignment(
+        fence=fence,
+        task_id=placement.task.task_id,
+        attempt=row["attempt"],
+        namespace=row["namespace"],
+        body=row["body"],
+        gpu_indexes=placement.reservation.gpu_indexes,
+    )
