@@ -40,8 +40,7 @@ ACTORS: Mapping[Actor, str] = {
     Actor.SCHEDULER: "the server, when it gives a task to an agent",
     Actor.AGENT: "the agent, by a report, a Hello, or by coming back without the attempt",
     Actor.USER: "a person or a program, through CancelTasks or RetryTask",
-    Actor.REAPER: "the server, once the lease of a silent agent has run out on both sides; "
-    "the table allows it, no loop does it yet",
+    Actor.REAPER: "the server, once the lease of a silent agent has run out on both sides",
 }
 
 REASONS: Mapping[Reason, str] = {

@@ -99,9 +99,7 @@ def test_ended_and_live_say_what_the_numbers_say() -> None:
         (TaskState.CANCELLING, Desired.STOP),
     ],
 )
-def test_whatever_an_end_leads_to_is_a_legal_step_of_the_agent(
-    state: TaskState, desired: Desired
-) -> None:
+def test_whatever_an_end_leads_to_is_a_legal_step_of_the_agent(state: TaskState, desired: Desired) -> None:
     for kind, at_most_once, retries in product(OutcomeKind, (False, True), (0, 3)):
         policy = RetryPolicy(max_retries=retries)
         task = some_facts(state=state, desired=desired, at_most_once=at_most_once, retry=policy)

@@ -144,7 +144,9 @@ async def store(databases_with_schema: DatabaseFactory) -> AsyncIterator[Databas
 
 
 @pytest.mark.parametrize(("name", "values"), HOT, ids=[name for name, _ in HOT])
-async def test_a_hot_query_reads_no_big_table_from_end_to_end(store: Database, name: str, values: dict[str, Any]) -> None:
+async def test_a_hot_query_reads_no_big_table_from_end_to_end(
+    store: Database, name: str, values: dict[str, Any]
+) -> None:
     query = load()[name]
     async with store.connection() as connection:
         text = await connection.fetchval(f"explain (format json) {query.sql}", *query.arguments(values))
