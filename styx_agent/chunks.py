@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -43,7 +44,8 @@ class ChunkMaker:
         chunk.offset = stream.sent
         data = self._read(stream, limit)
         if gap is None and not data:
-            gap = (stream.sent, min(stream.end, stream.sent + limit), "disk_error")
+            segment_end = (stream.sent // SEGMENT_BYTES + 1) * SEGMENT_BYTES
+            gap = (stream.sent, min(stream.end, stream.sent + limit, segment_end), "disk_error")
             log.error("spool_unreadable", fence=stream.fence, stream=stream.name, offset=stream.sent)
             chunk.offset = gap[1]
             stream.sent = gap[1]
@@ -65,12 +67,12 @@ class ChunkMaker:
             return b""
         try:
             fd = os.open(self._attempts / str(stream.fence) / f"{stream.name}.{base}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return b""
+        except OSError as error:
+            return _nothing(error)
         try:
             return os.pread(fd, length, stream.sent - base)
-        except OSError:
-            return b""
+        except OSError as error:
+            return _nothing(error)
         finally:
             os.close(fd)
 
@@ -81,6 +83,13 @@ class ChunkMaker:
             if len(packed) * 10 <= len(data) * 9:
                 return wire.LogChunk.ZSTD, packed
         return wire.LogChunk.IDENTITY, data
+
+
+def _nothing(error: OSError) -> bytes:
+    """No bytes, when the disk has lost them; what passes by itself is raised, and tried again in the next session."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR):
+        raise error
+    return b""
 
 
 def _add_times(chunk: wire.LogChunk, stream: Stream) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from styx_agent.ledger import Held, Ledger, Stream
 from styx_agent.supervisor.wire import Message
 
+_MAX_MARKS = 8192
+
 
 class Hearing:
     """Takes the supervisor's messages."""
@@ -75,8 +77,12 @@ class Hearing:
             stream = held.streams[name] = Stream(fence=held.fence, name=name, sent=freed, durable=freed)
         stream.end = max(stream.end, position["end"])
         stream.gaps = [(start, end, reason) for start, end, reason in position["gaps"]]
-        marks = [(offset, micros) for offset, micros in position["marks"]]
-        stream.marks = stream.marks + marks if more else marks
+        if not more:
+            stream.marks.clear()
+        stream.marks.extend((offset, micros) for offset, micros in position["marks"])
+        if len(stream.marks) > _MAX_MARKS:
+            # While nobody takes output, times grow coarser instead of more.
+            del stream.marks[1::2]
         if stream.unsent and not held.condemned:
             self._ledger.on_growth(stream)
 

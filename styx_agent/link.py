@@ -58,6 +58,7 @@ class Link:
         self._supervisor = supervisor
         self._session: Session | None = None
         self._leaving = False
+        self._draining = False
         self._left = asyncio.Event()
         self.version = _version()
 
@@ -97,7 +98,8 @@ class Link:
         return self._session is not None and self._session.is_open
 
     def drain(self) -> None:
-        """Asks for no new work."""
+        """Asks for no new work, in this session and in those that follow."""
+        self._draining = True
         if self._session is not None:
             self._session.drain()
 
@@ -147,6 +149,7 @@ class Link:
             facts=self._machine.facts,
             isolation=ledger.isolation,
             attempts=[codec.held_attempt(held, now) for held in ledger.all()],
+            draining=self._draining,
         )
 
     async def _join(self, stub: Any) -> None:

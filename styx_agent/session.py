@@ -205,7 +205,7 @@ class Session:
     # What we say.
 
     async def _write(self, call: Any) -> None:
-        next_beat = clock.boottime_micros() + round(ids.within(self._beat_seconds) * 1e6)
+        next_beat = clock.boottime_micros()  # at once: a slow Welcome has used up part of the start window
         drained = self.draining
         while self._farewell is None:
             now = clock.boottime_micros()

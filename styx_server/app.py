@@ -81,7 +81,6 @@ class App:
         self.database = database
         self.metrics = Metrics()
         self.wake_scheduler = Wake()
-        self.wake_seals = Wake()
         self.shapes = Shapes(database)
         self.streams = LogStreams(database)
         self.registry = SessionRegistry()
@@ -132,7 +131,7 @@ class App:
             deployment_id=identity.deployment_id,
             replica_id=identity.replica_id,
         )
-        self.reaper = Reaper(database, self.reports, self.clock)
+        self.reaper = Reaper(database, self.registry, self.reports, self.clock)
         self._over: asyncio.Queue[AttemptOver] = asyncio.Queue()
         self._unsent: asyncio.Queue[tuple[AgentId, list[tuple[TaskId, Fence]]]] = asyncio.Queue()
 
@@ -174,9 +173,10 @@ class App:
         loops = [
             repeat("schedule", self._schedule, wake=self.wake_scheduler, period_seconds=1.0, clock=self.clock),
             repeat("reap", self.reaper.once, wake=Wake(), period_seconds=PERIOD_SECONDS, clock=self.clock),
+            repeat("lost_orders", self.reaper.lost_orders, wake=Wake(), period_seconds=30.0, clock=self.clock),
             repeat("silence", self._watch_silence, wake=Wake(), period_seconds=5.0, clock=self.clock),
             repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),
-            repeat("seal", self.intake.seal_leftovers, wake=self.wake_seals, period_seconds=60.0, clock=self.clock),
+            repeat("seal", self.intake.seal_leftovers, wake=Wake(), period_seconds=60.0, clock=self.clock),
             drain("after_ends", self._over, self._after_end, self.clock),
             drain("undelivered", self._unsent, self._end_undelivered, self.clock),
             self.submission.commits.run(),
@@ -208,8 +208,11 @@ class App:
                 self.streams.notify(item.task_id)
 
     async def _after_end(self, item: AttemptOver) -> None:
-        complete = await self.intake.finish(item.task_id, item.attempt, item.fence, item.logs)
-        self.registry.attempt_over(item.agent_id, item.fence, output_complete=complete)
+        def complete() -> None:
+            self.registry.attempt_over(item.agent_id, item.fence, output_complete=True)
+
+        if not await self.intake.finish((item.task_id, item.attempt, item.fence), item.logs, complete):
+            self.registry.attempt_over(item.agent_id, item.fence, output_complete=False)
 
     def _undelivered(self, agent_id: AgentId, attempts: list[tuple[TaskId, Fence]]) -> None:
         self._unsent.put_nowait((agent_id, attempts))

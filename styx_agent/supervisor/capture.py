@@ -39,6 +39,7 @@ class Capture:
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._fd, _F_SETPIPE_SZ, _PIPE_BYTES)
         self._capacity = fcntl.fcntl(self._fd, _F_GETPIPE_SZ)
+        self._dropping = False
         self._held = b""
         self._watching = False
         self._retry: Timer | None = None
@@ -83,11 +84,13 @@ class Capture:
         if room <= 0 and not self._drop:
             self._unwatch()
             return
-        count = self._read(_BUFFER if room <= 0 else _BUFFER[: min(room, len(_BUFFER))])
+        # Once full, full until half is free: else each ack would make room for a few bytes, and one more gap.
+        self._dropping = room <= 0 or (self._dropping and room < self.spool.limit // 2)
+        count = self._read(_BUFFER if self._dropping else _BUFFER[: min(room, len(_BUFFER))])
         if count == 0:
             self._unwatch()
         elif count > 0:
-            if room <= 0:
+            if self._dropping:
                 self.spool.skip(count, "spool_full")
             else:
                 self._keep(_BUFFER[:count])

@@ -28,7 +28,7 @@ class Spool:
         self.gaps: list[tuple[int, int, str]] = []
         self.marks: list[tuple[int, int]] = []
         self._directory = directory
-        self._limit = limit_bytes
+        self.limit = limit_bytes
         self._digest = hashlib.sha256()
         self._base = -1
         self._fd = -1
@@ -38,7 +38,7 @@ class Spool:
     @property
     def room(self) -> int:
         """How much more may be kept."""
-        return self.freed + self._limit - self.end
+        return self.freed + self.limit - self.end
 
     def append(self, data: memoryview, now_micros: int) -> None:
         """Keeps bytes.

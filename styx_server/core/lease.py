@@ -85,6 +85,7 @@ class LeaseWatch:
 
     def is_outage(self, now: float) -> bool:
         """Whether so many agents fell silent lately that the fault must be ours."""
-        silent = self.silent(now, UNREACHABLE_SECONDS)
+        # From the moment at which the first attempt could be ended, not a second later.
+        silent = self.silent(now, START_WINDOW_SECONDS + margin_seconds(START_WINDOW_SECONDS))
         fresh = [seconds for _, seconds in silent.values() if seconds < MASS_HOLD_SECONDS]
         return len(fresh) >= MASS_COUNT and len(fresh) > MASS_SHARE * len(self._seen)

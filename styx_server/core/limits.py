@@ -14,6 +14,8 @@ from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.task import DEFAULT_POOL, NewTask, Resources, Shape, TaskSpec
 
 MAX_BATCH: Final = 10_000
+MAX_CANCEL: Final = 1000
+"""Fewer than in a batch of specs: each comes back as a task, and the answer is one message."""
 MAX_SPEC_BYTES: Final = 256 * 1024
 MAX_NAME_CHARS: Final = 200
 MAX_REQUEST_ID_CHARS: Final = 64
@@ -82,10 +84,10 @@ def check_request_id(value: str) -> None:
         raise InvalidRequest([Violation(field="request_id", description=text)])
 
 
-def check_batch(field: str, count: int) -> None:
+def check_batch(field: str, count: int, most: int = MAX_BATCH) -> None:
     """Raises InvalidRequest when a batch is empty or too large."""
-    if not 1 <= count <= MAX_BATCH:
-        text = f"has {count} entries, must have 1 to {MAX_BATCH:,}; send several requests"
+    if not 1 <= count <= most:
+        text = f"has {count:,} entries, must have 1 to {most:,}; send several requests"
         raise InvalidRequest([Violation(field=field, description=text)])
 
 

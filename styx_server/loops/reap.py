@@ -14,18 +14,23 @@ from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seco
 from styx_server.core.states import AttemptState, OutcomeKind
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.services.reports import Reports
+from styx_server.services.session_registry import SessionRegistry
 from styx_server.store.database import Database
 
 _log = structlog.get_logger()
 
 PERIOD_SECONDS = 5.0
 
+_OLD_ASSIGNMENT_SECONDS = 60.0
+"""Three start windows: by then the agent has reported a start, or will not start it."""
+
 
 class Reaper:
     """The observer; what it has seen dies with it."""
 
-    def __init__(self, database: Database, reports: Reports, clock: Clock) -> None:
+    def __init__(self, database: Database, registry: SessionRegistry, reports: Reports, clock: Clock) -> None:
         self._database = database
+        self._registry = registry
         self._reports = reports
         self._clock = clock
         self._watch = LeaseWatch()
@@ -46,6 +51,20 @@ class Reaper:
         silent = self._watch.silent(now, shortest)
         if silent:
             await self._reap(silent)
+        return None
+
+    async def lost_orders(self) -> float | None:
+        """One pass over old assignments: ends those that the agent's open session knows nothing of.
+
+        An agent that beats is never silent, so an order that got lost on the way would wait for ever.
+        """
+        for row in await self._database.fetch("old_assignments", seconds=_OLD_ASSIGNMENT_SECONDS):
+            agent_id, fence = AgentId(row["agent_id"]), Fence(row["fence"])
+            session = self._registry.get(agent_id)
+            if session is not None and fence not in session.known:
+                outcome = Outcome(kind=OutcomeKind.REJECTED, message="the assignment never reached the agent")
+                _log.warning("order_lost", agent=agent_id, task=row["id"], fence=fence)
+                await self._reports.end_many(agent_id, [(TaskId(row["id"]), fence, outcome)])
         return None
 
     async def _reap(self, silent: dict[AgentId, tuple[int, float]]) -> None:

@@ -137,10 +137,11 @@ class Agents:
         """
         async with self._database.transaction() as transaction:
             token_digest = digest(join_token)
+            token = await transaction.fetch_row("lock_join_token", digest=token_digest, now=None)
+            # Under the lock: the same stranger may have called twice at once.
             known = await transaction.fetch_row("find_joined_agent", key_digest=key_digest, token_digest=token_digest)
             if known is not None:
                 return AgentId(known["id"])
-            token = await transaction.fetch_row("lock_join_token", digest=token_digest, now=None)
             if token is None:
                 raise Unauthenticated(
                     "the join token is unknown, used up or expired; make a new one with `styx agent join`",
@@ -155,8 +156,12 @@ class Agents:
                 labels=token["labels"],
                 version=version,
             )
+            if row is None:
+                raise Unauthenticated(
+                    "this key has joined before with another token; remove the agent's data folder and join again",
+                    reason="JOIN_TOKEN_INVALID",
+                )
             await transaction.execute("use_join_token", id=token["id"])
-            assert row is not None
             return AgentId(row["id"])
 
     def _view(self, row: Row) -> AgentView:

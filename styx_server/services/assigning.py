@@ -20,6 +20,7 @@ from styx_server.core.session import Assignment
 from styx_server.core.task import AgentId, Fence, TaskId
 from styx_server.services.session_registry import SessionRegistry
 from styx_server.store.database import Database, Row
+from styx_server.store.rows import stop_orders
 
 _log = structlog.get_logger()
 
@@ -86,6 +87,11 @@ class Assigning:
         self._out.on_change()
         refused = self._send(flying, {TaskId(row["id"]): row for row in rows})
         return await self._still_waiting(refused)
+
+    async def repeat_stops(self) -> None:
+        """Sends every order to stop again: one may have been stored without being sent."""
+        for agent_id, orders in stop_orders(await self._database.fetch("find_stops")).items():
+            self._registry.stop(agent_id, orders)
 
     async def _commit(self, flying: dict[Fence, Placement], term: int) -> list[Row]:
         placements = list(flying.values())

@@ -42,7 +42,8 @@ class Cursor:
             InvalidRequest: it is something else.
         """
         parts = text.split(".")
-        if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= 19 for part in parts):
+        known = len(parts) == 2 and all(part.isascii() and part.isdigit() and len(part) <= 19 for part in parts)
+        if not known or int(parts[1]) > MAX_ID:
             text = "is not a cursor of this list; start over without one"
             raise InvalidRequest([Violation(field="cursor", description=text)], reason="PAGE_TOKEN_INVALID")
         return Cursor(txid=int(parts[0]), seq=int(parts[1]))
@@ -130,7 +131,8 @@ class Feed:
             if rows:
                 looks = _LATE_LOOKS
                 cursor = Cursor(txid=int(rows[-1]["txid"]), seq=rows[-1]["seq"])
-                ids = {row["task_id"] for row in rows if row["namespace"] == request.namespace}
+                # Tasks that are named are watched wherever they are.
+                ids = {row["task_id"] for row in rows if wanted or row["namespace"] == request.namespace}
                 tasks = await self._tasks.many(sorted(ids & wanted if wanted else ids))
                 matching = [task for task in tasks if wanted or matches(task, request.filter)]
                 if matching:

@@ -38,6 +38,7 @@ class Entry:
     """
 
     epoch: int
+    lease_seq: int
     same_boot: bool
     pool: str
     labels: Mapping[str, str]
@@ -98,6 +99,7 @@ class Greeting:
             assert agent is not None
             return Entry(
                 epoch=row["epoch"],
+                lease_seq=row["lease_seq"],
                 same_boot=before["boot_id"] in ("", hello.boot_id),
                 pool=agent["pool"],
                 labels=agent["labels"],
@@ -120,11 +122,10 @@ class Greeting:
         positions = await self._positions([item.task_id for item in hello.held])
         found = reconcile(hello.held, [_live(row) for row in live], ended, positions, same_boot=same_boot)
         kept = {verdict.fence: verdict for verdict in found.verdicts if verdict.action is not Action.FORGET}
-        known = {
-            item.fence: Known(item.task_id, item.attempt, kept[item.fence].stop)
-            for item in hello.held
-            if item.fence in kept
-        }
+        # Whose output a fence may bring is what is stored of it, not what the agent says.
+        stored = {row["fence"]: (TaskId(row["id"]), int(row["attempt"])) for row in live}
+        stored |= {row["fence"]: (TaskId(row["task_id"]), int(row["ended_number"])) for row in own}
+        known = {fence: Known(*stored[fence], verdict.stop) for fence, verdict in kept.items()}
         vanished = {attempt.fence for attempt, _ in found.vanished}
         reserved = await self._reservations([row for row in live if row["fence"] not in vanished])
         return Reconciled(found=found, known=known, reserved=reserved)

@@ -11,6 +11,7 @@ from typing import Final
 import zstandard
 
 _PAIR: Final = struct.Struct("<iq")
+_MAX_WINDOW: Final = 8 << 20
 
 
 class Codec(IntEnum):
@@ -28,6 +29,10 @@ def unpack(codec: Codec, data: bytes, length: int) -> bytes:
     """
     if codec is Codec.ZSTD:
         try:
+            # A frame that states its size is given that much room, whatever the bound: look before unpacking.
+            stated = zstandard.get_frame_parameters(data)
+            if stated.content_size not in (length, zstandard.CONTENTSIZE_UNKNOWN) or stated.window_size > _MAX_WINDOW:
+                raise ValueError(f"a chunk of log states {stated.content_size} bytes and says {length}")
             data = zstandard.ZstdDecompressor().decompress(data, max_output_size=length)
         except zstandard.ZstdError as error:
             raise ValueError(f"a chunk of log cannot be unpacked: {error}") from error

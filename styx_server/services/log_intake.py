@@ -61,6 +61,7 @@ class LogIntake:
         self._streams = streams
         self._clock = clock
         self._on_stored = on_stored
+        self._awaited: dict[StreamKey, tuple[set[StreamKey], Callable[[], None]]] = {}
         self.commits: GroupCommit[Append, Stored] = GroupCommit(
             "logs",
             self._flush,
@@ -74,19 +75,31 @@ class LogIntake:
         """Stores chunks; returns where the stream stands once that is committed."""
         return await self.commits.add(append)
 
-    async def finish(self, task_id: TaskId, attempt: int, fence: Fence, ends: Iterable[LogEnd]) -> bool:
-        """Notes how much an attempt wrote, which is stored already; returns whether all of it has arrived."""
-        complete = True
+    async def finish(
+        self, attempt: tuple[TaskId, int, Fence], ends: Iterable[LogEnd], then: Callable[[], None]
+    ) -> bool:
+        """Notes how much an attempt wrote, which is stored already; returns whether all of it has arrived.
+
+        Args:
+            attempt: its task, number and fence.
+            ends: what it wrote to each stream.
+            then: called once, when all of it has arrived.
+        """
+        task_id, number, fence = attempt
+        keys = set()
         for end in ends:
-            state = await self._streams.get(StreamKey(task_id, attempt, end.stream), fence)
-            state.total, state.sha256, state.in_database = end.total_bytes, end.sha256, True
+            state = await self._streams.get(StreamKey(task_id, number, end.stream), fence)
+            keys.add(state.key)
+            # An agent that lost what is stored here cannot know the digest of it.
+            short = end.total_bytes < state.stored
+            state.total, state.sha256 = max(end.total_bytes, state.stored), b"" if short else end.sha256
+            state.in_database = True
             if end.gaps:
                 state.gaps = list(end.gaps)
             if state.complete:
                 await self._seal(state)
-            complete = complete and state.complete
         self._streams.notify(task_id)
-        return complete
+        return not self._await(keys, then)
 
     async def seal_leftovers(self) -> float | None:
         """Compares streams with their digest that were completed while nobody looked; one pass of a loop."""
@@ -156,12 +169,27 @@ class LogIntake:
         for key, state in batch.moved.items():
             state.stored, state.in_database = batch.ends[key], True
             for chunk, raw in batch.raws[key]:
-                if chunk.gap is not None:
+                if chunk.gap is not None and chunk.gap not in state.gaps:
                     state.gaps.append(chunk.gap)
                 state.remember(replace(chunk, codec=Codec.IDENTITY, data=raw))
             self._streams.notify(key.task_id)
             if state.complete:
+                self._arrived(key)
                 await self._seal(state)
+
+    def _await(self, keys: set[StreamKey], then: Callable[[], None]) -> set[StreamKey]:
+        """Notes what has not arrived yet, and returns it."""
+        missing = {key for key in keys if (state := self._streams.peek(key)) is None or not state.complete}
+        self._awaited.update(dict.fromkeys(missing, (missing, then)))
+        if not missing:
+            then()
+        return missing
+
+    def _arrived(self, key: StreamKey) -> None:
+        missing, then = self._awaited.pop(key, (set[StreamKey](), None))
+        missing.discard(key)
+        if then is not None and not missing:
+            then()
 
     async def _seal(self, state: StreamState) -> None:
         if state.sealed or state.corrupt or not state.sha256:
@@ -227,16 +255,15 @@ class _Batch:
         """Takes what is contiguous; returns whether the agent has to start again from the end of the stream."""
         end = self.ends.setdefault(state.key, state.stored)
         for chunk, raw in raws:
-            begin = chunk.start if chunk.gap is None or chunk.gap.end <= end else chunk.gap.start
-            if begin != end:
-                if chunk.end <= end:
-                    continue
+            if chunk.end <= end:
+                continue
+            gap = chunk.gap if chunk.gap is not None and chunk.gap.end > end else None
+            begin = chunk.start if gap is None else gap.start
+            if begin != end or (gap is not None and gap.end != chunk.start) or chunk.length != len(raw):
                 return True
-            if chunk.length != len(raw) or chunk.end == begin:
-                return chunk.end != begin
             end = self.ends[state.key] = chunk.end
             self.moved[state.key] = state
-            self.raws.setdefault(state.key, []).append((chunk, raw))
+            self.raws.setdefault(state.key, []).append((replace(chunk, gap=gap), raw))
         return False
 
 

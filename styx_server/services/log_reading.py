@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -51,12 +51,16 @@ class Piece:
     times: list[tuple[int, datetime]]
     gaps: list[LogGap]
     last: bool = False
+    incomplete: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class _Cursor:
+    """A reader's place in one stream. `told`: gaps that end up to here have been told."""
+
     key: StreamKey
     position: int
+    told: int
     state: StreamState | None = None
     ready: list[Chunk] | None = None
     done: bool = False
@@ -87,6 +91,8 @@ class LogReading:
             async for number in self._numbers(request, event):
                 async for piece in self._attempt(request, number, event):
                     yield piece
+                # Of the attempts that follow, everything is wanted.
+                request = replace(request, tail_lines=0)
         finally:
             self._streams.release_output(request.task_id, event)
 
@@ -152,7 +158,7 @@ class LogReading:
             position = request.offsets[stream - 1] if request.attempt else 0
             if request.tail_lines:
                 position = max(position, await self._tail_position(key, request.tail_lines))
-            cursors.append(_Cursor(key=key, position=position))
+            cursors.append(_Cursor(key=key, position=position, told=position))
         return cursors
 
     async def _live(self, request: LogRequest, number: int) -> tuple[AgentId, Fence] | None:
@@ -211,12 +217,14 @@ class LogReading:
         recent = state.recent(cursor.position)
         if recent is not None:
             return recent[:_READ_AHEAD]
+        # More may be stored while this is read: only what was there before can be known to be missing.
+        end = state.stored
         rows = await self._database.fetch(
             "read_chunks", **cursor.key._asdict(), position=cursor.position, longest=MAX_CHUNK_BYTES, count=_READ_AHEAD
         )
         if not rows:
             # Only a gap, or chunks that retention took: pass over it.
-            cursor.position = state.stored
+            cursor.position = end
             return []
         return await asyncio.to_thread(lambda: [_raw_chunk(row) for row in rows])
 
@@ -282,18 +290,24 @@ def _finished(cursor: _Cursor, over: bool, follow: bool, quiet: float) -> bool:
 
 def _piece(cursor: _Cursor, chunk: Chunk, request: LogRequest) -> Piece:
     skip = max(0, cursor.position - chunk.start)
-    assert cursor.state is not None
-    gaps = [gap for gap in cursor.state.gaps if cursor.position <= gap.start < chunk.end]
     piece = Piece(
         attempt=cursor.key.attempt,
         stream=cursor.key.stream,
         start=chunk.start + skip,
         data=chunk.data[skip:] if skip else chunk.data,
         times=_times(chunk, skip) if request.timestamps else [],
-        gaps=gaps,
+        gaps=_gaps(cursor, chunk.end),
     )
     cursor.position = chunk.end
     return piece
+
+
+def _gaps(cursor: _Cursor, end: int | None = None) -> list[LogGap]:
+    """Gaps that begin before `end` and were not told yet; they are then."""
+    known = cursor.state.gaps if cursor.state else []
+    gaps = [gap for gap in known if gap.end > cursor.told and (end is None or gap.start < end)]
+    cursor.told = max([cursor.told, *(gap.end for gap in gaps)])
+    return gaps
 
 
 def _times(chunk: Chunk, skip: int) -> list[tuple[int, datetime]]:
@@ -305,7 +319,7 @@ def _times(chunk: Chunk, skip: int) -> list[tuple[int, datetime]]:
 
 def _last(cursor: _Cursor) -> Piece:
     state = cursor.state
-    gaps = [gap for gap in state.gaps if gap.start >= cursor.position] if state else []
+    gaps = _gaps(cursor)
     if state and state.total is not None and state.stored < state.total:
         gaps.append(LogGap(start=state.stored, end=state.total, reason="agent_lost"))
     return Piece(
@@ -316,6 +330,7 @@ def _last(cursor: _Cursor) -> Piece:
         times=[],
         gaps=gaps,
         last=True,
+        incomplete=state is not None and not state.complete,
     )
 
 

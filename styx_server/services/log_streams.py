@@ -161,6 +161,10 @@ class LogStreams:
                 # Another server took over, or this one lost an answer: the database knows better.
                 known.hasher = known.hasher if fresh.stored == known.stored else None
                 known.stored, known.total, known.sha256 = fresh.stored, fresh.total, fresh.sha256
+                known.gaps = fresh.gaps
+                # What is in memory would have a hole now.
+                known.tail.clear()
+                known.tail_size = 0
             known.sealed, known.corrupt, known.in_database = fresh.sealed, fresh.corrupt, True
             states.append(known)
         return states

@@ -154,6 +154,7 @@ class Scheduling:
             live = {Fence(row["fence"]) for row in rows}
             self._ledger.give_back(fence for fence in held if fence not in live)
             await self._learn_namespaces()
+            await self._assigning.repeat_stops()
         except BaseException:
             self._doubtful = True
             raise

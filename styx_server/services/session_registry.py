@@ -54,7 +54,6 @@ class Session:
         draining: the agent itself wants no new work.
         drained: an operator took it out of service.
         silent: it has not been heard of for too long.
-        interest: how many look at the output of each attempt.
     """
 
     agent_id: AgentId
@@ -65,7 +64,6 @@ class Session:
     drained: bool = False
     silent: bool = False
     known: dict[Fence, Known] = field(default_factory=dict)
-    interest: dict[Fence, int] = field(default_factory=dict)
 
     @property
     def accepting(self) -> bool:
@@ -74,10 +72,11 @@ class Session:
 
 
 class SessionRegistry:
-    """Sessions by agent."""
+    """Sessions by agent, and who looks at the output of what: that outlives a session."""
 
     def __init__(self) -> None:
         self._sessions: dict[AgentId, Session] = {}
+        self._lookers: dict[AgentId, dict[Fence, int]] = {}
 
     def put(self, session: Session) -> bool:
         """Makes this the session of its agent; False when a newer one is there already."""
@@ -86,10 +85,6 @@ class SessionRegistry:
             return False
         self._sessions[session.agent_id] = session
         return True
-
-    def pop(self, agent_id: AgentId) -> Session | None:
-        """Takes the session of an agent out, if it has one."""
-        return self._sessions.pop(agent_id, None)
 
     def remove(self, session: Session) -> bool:
         """Takes a session out; False when a newer one is in its place."""
@@ -143,12 +138,15 @@ class SessionRegistry:
 
     def follow(self, agent_id: AgentId, fence: Fence, change: int) -> None:
         """Counts who looks at the output of an attempt (`change` is 1 or -1), and tells the agent."""
-        session = self._sessions.get(agent_id)
-        if session is None:
-            return
-        count = session.interest.get(fence, 0) + change
-        if count > 0:
-            session.interest[fence] = count
-        else:
-            session.interest.pop(fence, None)
-        session.outlet.interest(list(session.interest))
+        counts = self._lookers.setdefault(agent_id, {})
+        counts[fence] = counts.get(fence, 0) + change
+        if counts[fence] <= 0:
+            del counts[fence]
+        if not counts:
+            del self._lookers[agent_id]
+        if session := self._sessions.get(agent_id):
+            session.outlet.interest(self.looked_at(agent_id))
+
+    def looked_at(self, agent_id: AgentId) -> list[Fence]:
+        """Attempts on an agent whose output somebody looks at."""
+        return list(self._lookers.get(agent_id, ()))

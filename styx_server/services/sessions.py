@@ -73,7 +73,8 @@ class Sessions:
         )
         view = await self._greeting.reconcile(hello, same_boot=entry.same_boot)
         ends = [(attempt.task_id, attempt.fence, outcome) for attempt, outcome in view.found.vanished]
-        await self._reports.end_many(hello.agent_id, ends)
+        # Void as soon as a newer session has begun: what that one was given, this view cannot know.
+        await self._reports.end_many(hello.agent_id, ends, lease_seq=entry.lease_seq)
         session = Session(
             agent_id=hello.agent_id,
             epoch=entry.epoch,
@@ -87,6 +88,8 @@ class Sessions:
             raise Superseded("a newer session of this agent took over")
         # Before any order: what follows goes through the same queue.
         outlet.welcome(entry.epoch, view.found.verdicts)
+        if looked_at := self._registry.looked_at(hello.agent_id):
+            outlet.interest(looked_at)
         slots = AgentSlots(
             agent_id=hello.agent_id,
             pool=entry.pool,
@@ -152,8 +155,8 @@ class Sessions:
             epochs=[session.epoch for session in sessions],
             now=None,
         )
-        renewed = {row["agent_id"] for row in rows}
-        return [session.agent_id in renewed for session in sessions]
+        renewed = {(row["agent_id"], row["epoch"]) for row in rows}
+        return [(session.agent_id, session.epoch) in renewed for session in sessions]
 
     async def _confirm_unknown(self, session: Session, suspects: list[Fence]) -> list[Fence]:
         """Which of these fences are live nowhere: an order to kill is only given on the database's word."""

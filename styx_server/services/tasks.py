@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from styx_server.core.errors import Conflict, NotFound, WrongState
 from styx_server.core.filter import TaskFilter
 from styx_server.core.placement.backlog import Waiting
-from styx_server.core.session import StopOrder
 from styx_server.core.states import TaskState
-from styx_server.core.task import AgentId, AttemptView, EventView, Fence, TaskId, TaskView
+from styx_server.core.task import AttemptView, EventView, TaskId, TaskView
 from styx_server.services.log_streams import StreamState, state_from_row
 from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import SessionRegistry
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Executor, Row
-from styx_server.store.rows import attempt_view, event_view, live_attempt_view, task_view, to_ms
+from styx_server.store.rows import attempt_view, event_view, live_attempt_view, stop_orders, task_view, to_ms
 
 MAX_ID = 2**63 - 1
 
@@ -124,16 +123,22 @@ class Tasks:
         wanted = sorted(set(task_ids))
         message = "cancelled on request"
         async with self._database.transaction() as transaction:
-            await claim(transaction, mutation, wanted)
-            found = await transaction.fetch("get_tasks", ids=wanted, with_body=False)
+            first = await claim(transaction, mutation, wanted)
+            # Locked, so that none slips from waiting to running or back between the two statements.
+            found = await transaction.fetch("lock_tasks", ids=wanted)
             if len(found) != len(wanted):
                 raise _missing(sorted(set(wanted) - {row["id"] for row in found}))
-            waiting = await transaction.fetch("cancel_waiting", ids=wanted, message=message, now=None)
-            live = await transaction.fetch("cancel_live", ids=wanted, message=message, grace_ms=to_ms(grace_seconds))
+            waiting: list[Row] = []
+            if first:
+                grace_ms = to_ms(grace_seconds)
+                waiting = await transaction.fetch("cancel_waiting", ids=wanted, message=message, now=None)
+                await transaction.execute("cancel_live", ids=wanted, message=message, grace_ms=grace_ms)
+            stopping = await transaction.fetch("find_stopping", ids=wanted)
         namespaces = {row["id"]: row["namespace"] for row in found}
         for row in waiting:
             self._scheduling.task_gone(namespaces[row["id"]], TaskId(row["id"]))
-        self._send_stops(live)
+        # Of a repeated request too: the answer to the first may have been lost before its orders were sent.
+        self._send_stops(stopping)
         self._on_cancelled(len(waiting))
         self._on_change()
         return await self.many(task_ids)
@@ -172,13 +177,8 @@ class Tasks:
         return row
 
     def _send_stops(self, rows: list[Row]) -> None:
-        orders: dict[AgentId, list[StopOrder]] = {}
-        for row in rows:
-            grace = row["stop_grace_ms"]
-            order = StopOrder(fence=Fence(row["fence"]), grace_seconds=None if grace is None else grace / 1000)
-            orders.setdefault(AgentId(row["agent_id"]), []).append(order)
-        for agent_id, batch in orders.items():
-            self._registry.stop(agent_id, batch)
+        for agent_id, orders in stop_orders(rows).items():
+            self._registry.stop(agent_id, orders)
 
 
 async def claim(executor: Executor, mutation: Mutation, task_ids: Sequence[int] = ()) -> bool:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from styx_server.core.errors import Unavailable
@@ -19,6 +20,8 @@ from styx_server.store.migrate import migrate
 from styx_server.store.queries import load
 
 Row = asyncpg.Record
+
+_log = structlog.get_logger()
 
 _SESSION: Final = {
     "application_name": "styx",
@@ -30,12 +33,17 @@ _SESSION: Final = {
 }
 _ACQUIRE_SECONDS: Final = 5.0
 
-# Away, starting, stopping, out of connections, out of disk, a lock that took too long, read-only after a failover.
+# Away, starting, stopping, closed to us, out of connections, out of disk, a lock that took too long, read-only after a
+# failover; and what the driver says when a connection was cut under it.
 _AWAY: Final = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
@@ -195,11 +203,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
-        if isinstance(error, ValueError):
-            # The driver's word for a value that no column takes: a mistake of ours that no second try mends.
-            raise
-        detail = str(error) or type(error).__name__
-        raise Unavailable(f"the database cannot be reached now ({detail}); try again") from error
+        # The driver's words may name hosts and users, so they go no further than our own log.
+        _log.warning("database_away", error=str(error) or type(error).__name__)
+        raise Unavailable("the database cannot be reached now; try again") from error
 
 
 async def _prepare_connection(connection: asyncpg.Connection[Row]) -> None:

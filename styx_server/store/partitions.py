@@ -1,4 +1,4 @@
-"""Partitions of the append-only tables, one a day (UTC), made ahead of time and dropped when their day is over."""
+"""Partitions of the append-only tables, one a day (UTC), made ahead of time, so that old days can be dropped whole."""
 
 from __future__ import annotations
 

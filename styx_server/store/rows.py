@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from styx_server.core.placement.capacity import Capacity, Gpu
+from styx_server.core.session import StopOrder
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 from styx_server.core.task import (
     AgentId,
@@ -194,6 +196,16 @@ def event_view(row: Row) -> EventView:
         agent_id=None if row["agent_id"] is None else AgentId(row["agent_id"]),
         message=row["message"],
     )
+
+
+def stop_orders(rows: Iterable[Row]) -> dict[AgentId, list[StopOrder]]:
+    """Rows of attempts that are to stop, as orders for their agents."""
+    orders: dict[AgentId, list[StopOrder]] = {}
+    for row in rows:
+        grace = row["stop_grace_ms"]
+        order = StopOrder(fence=Fence(row["fence"]), grace_seconds=None if grace is None else grace / 1000)
+        orders.setdefault(AgentId(row["agent_id"]), []).append(order)
+    return orders
 
 
 def to_ms(seconds: float | None) -> int | None:

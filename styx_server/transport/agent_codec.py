@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
 from styx_server.core.errors import InvalidRequest, Violation
+from styx_server.core.limits import MAX_LABELS
 from styx_server.core.session import (
     Assignment,
     AttemptReport,
@@ -28,20 +29,22 @@ from styx_server.services.log_streams import Chunk
 from styx_server.transport.codec import capacity, duration, duration_seconds
 
 MAX_MESSAGE_CHARS: Final = 1000
+_MAX_EPOCH: Final = 2**53
+_MAX_AGE_MICROS: Final = 10**15
 
 
 def hello(message: wire.Hello, now: datetime) -> Hello:
     """The first message of a session."""
     return Hello(
         agent_id=AgentId(message.agent_id),
-        boot_id=message.boot_id,
-        supervisor_id=message.supervisor_id,
-        last_epoch=message.last_epoch,
-        version=message.version,
+        boot_id=_clean(message.boot_id),
+        supervisor_id=_clean(message.supervisor_id),
+        last_epoch=max(0, min(message.last_epoch, _MAX_EPOCH)),
+        version=_clean(message.version),
         capacity=capacity(message.capacity),
-        labels=dict(message.labels),
-        facts=dict(message.facts),
-        isolation=message.isolation,
+        labels=_bounded(message.labels),
+        facts=_bounded(message.facts),
+        isolation=_clean(message.isolation),
         held=tuple(_held(item, now) for item in message.attempts),
         draining=message.draining,
     )
@@ -78,7 +81,7 @@ def chunk(message: wire.LogChunk, now: datetime) -> Chunk:
         text = f"is {message.length}, must be 0 to {MAX_CHUNK_BYTES}"
         raise InvalidRequest([Violation(field="chunks.length", description=text)])
     times = [
-        (position, now - timedelta(microseconds=max(0, age)))
+        (position, now - timedelta(microseconds=max(0, min(age, _MAX_AGE_MICROS))))
         for position, age in zip(message.time_offsets, message.time_ages_micros, strict=False)
     ]
     return Chunk(
@@ -159,6 +162,8 @@ def _outcome(message: tasks_pb2.Outcome) -> Outcome:
 
 
 def _log_end(message: wire.LogEnd) -> LogEnd:
+    if message.stream not in (1, 2) or message.total_bytes < 0:
+        raise InvalidRequest([Violation(field="logs", description="name an unknown stream, or a negative length")])
     return LogEnd(
         stream=LogStream(message.stream),
         total_bytes=message.total_bytes,
@@ -181,6 +186,11 @@ def _attempt_state(number: int) -> AttemptState:
 def _ago(message: wire.AttemptReport, field: str, now: datetime) -> datetime | None:
     seconds = duration_seconds(message, field)
     return None if seconds is None else now - timedelta(seconds=max(0.0, min(seconds, 1e9)))
+
+
+def _bounded(pairs: Mapping[str, str]) -> dict[str, str]:
+    """What an agent says of itself, as much of it as a row should hold."""
+    return {_clean(key): _clean(value) for key, value in list(pairs.items())[:MAX_LABELS]}
 
 
 def _clean(text: str) -> str:

@@ -33,7 +33,9 @@ from styx_server.transport.session_stream import Context, Outbox, SessionStream
 _log = structlog.get_logger()
 
 HEARTBEAT_SECONDS: Final = 10.0
-_LOG_WINDOW: Final = 16
+MAX_REQUEST_BYTES: Final = 1 << 20
+"""Raw bytes in one request of PushLogs; with `_LOG_WINDOW`, what one agent can have in memory here."""
+_LOG_WINDOW: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         )
 
     def _appends(self, session: OpenSession, request: wire.PushLogsRequest) -> list[tuple[Append | None, wire.LogAck]]:
+        raw_bytes = sum(max(0, message.length) for message in request.chunks)
+        if raw_bytes > MAX_REQUEST_BYTES:
+            text = f"are {raw_bytes:,} bytes unpacked, at most {MAX_REQUEST_BYTES:,} are taken at a time"
+            raise InvalidRequest([Violation(field="chunks", description=text)])
         now = self._clock.now()
         grouped: dict[tuple[int, int], list[Chunk]] = {}
         for message in request.chunks:

@@ -39,6 +39,8 @@ from styx_server.services.tasks import TaskDetails
 
 _MAX_NUMBER_CHARS: Final = 18
 _DECODE_SLICE: Final = 100
+_PAGE_BYTES: Final = 2 << 20
+"""Half of the largest message: tasks of a page that need more come with the next one."""
 
 
 def task_id(text: str, field: str = "task_id") -> TaskId:
@@ -154,6 +156,20 @@ def task(view: TaskView) -> tasks_pb2.Task:
     return message
 
 
+def pages(tasks: list[tasks_pb2.Task]) -> list[list[tasks_pb2.Task]]:
+    """Tasks in groups that fit into one message each; at least one group, which may be empty."""
+    groups: list[list[tasks_pb2.Task]] = [[]]
+    size = 0
+    for item in tasks:
+        bytes_more = item.ByteSize()
+        if groups[-1] and size + bytes_more > _PAGE_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(item)
+        size += bytes_more
+    return groups
+
+
 def task_details(details: TaskDetails) -> tasks_pb2.Task:
     """A task with everything."""
     message = task(details.task)
@@ -231,6 +247,7 @@ def log_piece(piece: Piece) -> styx_service_pb2.StreamLogsResponse:
         times=[styx_service_pb2.LogTime(offset=at, time=timestamp(when)) for at, when in piece.times],
         gaps=[log_gap(gap) for gap in piece.gaps],
         end_of_stream=piece.last,
+        incomplete=piece.incomplete,
     )
 
 
@@ -288,6 +305,7 @@ def _log_summary(state: StreamState) -> tasks_pb2.LogSummary:
         stored_bytes=state.stored,
         total_bytes=state.total,
         sealed=state.sealed,
+        corrupt=state.corrupt,
         sha256=state.sha256,
         gaps=[log_gap(gap) for gap in state.gaps],
     )

@@ -30,6 +30,10 @@ _log = structlog.get_logger()
 
 DOMAIN: Final = "styx"
 
+# Clients take 8 KiB of metadata; the message travels twice, once percent-encoded.
+_MAX_MESSAGE_CHARS: Final = 600
+_MAX_DETAIL_BYTES: Final = 3000
+
 _CODES: Final[dict[type[StyxError], int]] = {
     InvalidRequest: code_pb2.INVALID_ARGUMENT,
     NotFound: code_pb2.NOT_FOUND,
@@ -51,19 +55,29 @@ def to_status(error: StyxError) -> grpc.Status:
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
     ]
     if isinstance(error, InvalidRequest):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=item.field, description=item.description)
-            for item in error.violations[:100]
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
+        details.append(_bad_request(error))
     if isinstance(error, Retryable):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         details.append(retry)
     code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
-    status = status_pb2.Status(code=code, message=error.message, details=[_packed(item) for item in details])
+    message = error.message[:_MAX_MESSAGE_CHARS]
+    status = status_pb2.Status(code=code, message=message, details=[_packed(item) for item in details])
     result: grpc.Status = rpc_status.to_status(status)
     return result
+
+
+def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
+    """The wrong fields, as many as fit: a status travels as metadata, and one that is too large arrives as no status."""
+    bad = error_details_pb2.BadRequest()
+    for item in error.violations:
+        violation = bad.field_violations.add(
+            field=item.field[:_MAX_MESSAGE_CHARS], description=item.description[:_MAX_MESSAGE_CHARS]
+        )
+        if bad.ByteSize() > _MAX_DETAIL_BYTES and len(bad.field_violations) > 1:
+            bad.field_violations.remove(violation)
+            break
+    return bad
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException, method: str) -> None:

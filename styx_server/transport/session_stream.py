@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 import grpc
@@ -26,12 +27,14 @@ from styx_server.transport import agent_codec
 _log = structlog.get_logger()
 Context = grpc.aio.ServicerContext[Any, Any]
 
-PROTOCOL: Final = 1
+PROTOCOLS: Final = range(1, 2)
+"""Protocols of agents that this server understands."""
 WRITE_SECONDS: Final = 30.0
 """An agent that takes nothing for this long is as good as gone; its stream is closed and it dials again."""
 _HELLO_SECONDS: Final = 10.0
 _OUTBOX: Final = 10_000
 _INBOX: Final = 10_000
+_ASSIGN_BYTES: Final = 1 << 20
 
 
 class Outbox:
@@ -61,7 +64,8 @@ class Outbox:
 
     def assign(self, assignments: list[Assignment]) -> None:
         """Start these."""
-        self.send(agent_codec.assign(assignments))
+        for batch in _batches(assignments):
+            self.send(agent_codec.assign(batch))
 
     def stop(self, orders: list[StopOrder]) -> None:
         """Stop these."""
@@ -88,6 +92,20 @@ class Outbox:
             while self._waiting:
                 async with asyncio.timeout(WRITE_SECONDS):
                     await self._context.write(self._waiting.popleft())
+
+
+def _batches(assignments: list[Assignment]) -> Iterator[list[Assignment]]:
+    """Assignments in messages that an agent can take: specs may be large."""
+    batch: list[Assignment] = []
+    size = 0
+    for item in assignments:
+        if batch and size + len(item.body) > _ASSIGN_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item.body) + 64
+    if batch:
+        yield batch
 
 
 class SessionStream:
@@ -134,15 +152,19 @@ class SessionStream:
 
     async def _hello(self, agent_id: AgentId) -> wire.Hello:
         # A read that is cancelled kills the call, which is right here: who says nothing is not wanted.
-        async with asyncio.timeout(_HELLO_SECONDS):
-            message = await self._context.read()
+        try:
+            async with asyncio.timeout(_HELLO_SECONDS):
+                message = await self._context.read()
+        except TimeoutError:
+            message = grpc.aio.EOF
         if message is grpc.aio.EOF or message.WhichOneof("message") != "hello":
             raise InvalidRequest([Violation(field="hello", description="must be the first message of a session")])
         hello: wire.Hello = message.hello
         if hello.agent_id != agent_id:
             raise Denied(f"the token is of agent a{agent_id}, the session says a{hello.agent_id}")
-        if hello.protocol != PROTOCOL:
-            text = f"the agent speaks protocol {hello.protocol}, this server speaks {PROTOCOL}; upgrade the older one"
+        if hello.protocol not in PROTOCOLS:
+            spoken = f"{PROTOCOLS[0]} to {PROTOCOLS[-1]}"
+            text = f"the agent speaks protocol {hello.protocol}, this server {spoken}; upgrade the older one"
             raise WrongState(text, reason="VERSION_UNSUPPORTED")
         return hello
 

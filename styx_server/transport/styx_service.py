@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import grpc
 from styx.v1 import agents_pb2, styx_service_pb2, styx_service_pb2_grpc, tasks_pb2
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.filter import parse_filter
-from styx_server.core.limits import MAX_BATCH, check_batch, check_labels, check_request_id, check_slug
+from styx_server.core.limits import MAX_BATCH, MAX_CANCEL, check_batch, check_labels, check_request_id, check_slug
 from styx_server.core.session import LogStream
 from styx_server.core.states import TaskState
 from styx_server.core.task import DEFAULT_NAMESPACE, DEFAULT_POOL
@@ -116,8 +116,11 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
             count,
             with_body=request.include_spec,
         )
-        token = make_token(views[-1].task_id, *scope) if len(views) == count else ""
-        return styx_service_pb2.ListTasksResponse(tasks=[codec.task(view) for view in views], next_page_token=token)
+        # What does not fit into one message comes with the next page.
+        page = codec.pages([codec.task(view) for view in views])[0]
+        more = len(views) == count or len(page) < len(views)
+        token = make_token(views[len(page) - 1].task_id, *scope) if more else ""
+        return styx_service_pb2.ListTasksResponse(tasks=page, next_page_token=token)
 
     async def WatchTasks(  # noqa: N802
         self, request: styx_service_pb2.WatchTasksRequest, context: _Context
@@ -139,23 +142,24 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
         )
         async with aclosing(self._use.feed.watch(watch)) as changes:
             async for change in changes:
-                yield styx_service_pb2.WatchTasksResponse(
-                    tasks=[codec.task(view) for view in change.tasks], cursor=str(change.cursor), synced=change.synced
-                )
+                # Before everything was sent there is no place to go on from.
+                cursor = str(change.cursor) if change.synced else ""
+                for tasks in codec.pages([codec.task(view) for view in change.tasks]):
+                    yield styx_service_pb2.WatchTasksResponse(tasks=tasks, cursor=cursor, synced=change.synced)
 
     async def CancelTasks(  # noqa: N802
         self, request: styx_service_pb2.CancelTasksRequest, context: _Context
     ) -> styx_service_pb2.CancelTasksResponse:
         """Asks tasks to stop."""
         del context
-        check_batch("task_ids", len(request.task_ids))
+        check_batch("task_ids", len(request.task_ids), MAX_CANCEL)
         ids = [codec.task_id(text, "task_ids") for text in request.task_ids]
         grace = codec.duration_seconds(request, "stop_grace")
         if grace is not None and not 0 <= grace <= 86_400:
             raise InvalidRequest([Violation(field="stop_grace", description=f"is {grace:g} s, must be 0 to 24 h")])
         mutation = Mutation(**_request(request, "CancelTasks"))
         views = await self._use.tasks.cancel(ids, mutation, grace)
-        return styx_service_pb2.CancelTasksResponse(tasks=[codec.task(view) for view in views])
+        return styx_service_pb2.CancelTasksResponse(tasks=[codec.task(replace(view, labels={})) for view in views])
 
     async def RetryTask(  # noqa: N802
         self, request: styx_service_pb2.RetryTaskRequest, context: _Context

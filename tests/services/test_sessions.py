@@ -10,7 +10,7 @@ import pytest
 from styx_server.core.errors import NotFound, Superseded
 from styx_server.core.session import Action, AttemptReport, LogStream, StopCause
 from styx_server.core.states import AttemptState, OutcomeKind, TaskState
-from styx_server.core.task import AgentId, Fence, Outcome
+from styx_server.core.task import AgentId, Fence, Outcome, Resources
 from styx_server.services.agents import AgentState
 from styx_server.services.tasks import Mutation
 from tests.support.builders import a_capacity, a_new_task, exited, some_gpus
@@ -112,10 +112,11 @@ async def test_what_was_never_the_agents_is_to_be_forgotten(server: Server) -> N
 
 
 async def test_a_hello_cannot_turn_its_own_fence_into_a_claim_on_another_task(server: Server) -> None:
-    agent, order = await server.one_running()
-    other = await server.agent()
-    await server.submit()
-    (others,) = await other.takes(1)
+    other, others = await server.one_running()
+    agent = await server.agent(capacity=a_capacity(gpus=some_gpus("A100")))
+    await server.submit(resources=Resources(gpu_count=1))
+    (order,) = await agent.takes(1)
+    assert other.agent_id != agent.agent_id
     claim = replace(agent.holds(order, RUNNING), task_id=others.task_id, attempt=7)
     session = await agent.connect(claim)
     assert {(known.task_id, known.attempt) for known in session.known.values()} <= {(order.task_id, 1)}

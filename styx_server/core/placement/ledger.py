@@ -20,12 +20,13 @@ class Ledger:
         self.fleet = Fleet()
         self.usage: dict[str, int] = {}
         self._held: dict[Fence, Reservation] = {}
+        self._of_agent: dict[AgentId, set[Fence]] = {}
 
     def enter(self, agent: AgentSlots, held: Mapping[Fence, Reservation]) -> None:
         """An agent connected: what it has, and what its live attempts hold of it, whatever was known before."""
-        self.give_back([fence for fence, kept in self._held.items() if kept.agent_id == agent.agent_id])
+        self.give_back(list(self._of_agent.get(agent.agent_id, ())))
         for fence, reservation in held.items():
-            self._held[fence] = reservation
+            self.note(fence, reservation)
             cores = max(1, reservation.resources.cpus_milli)
             self.usage[reservation.namespace] = self.usage.get(reservation.namespace, 0) + cores
         self.fleet.put(agent, held.values())
@@ -33,6 +34,7 @@ class Ledger:
     def note(self, fence: Fence, reservation: Reservation) -> None:
         """What a plan took stands under the fence of the attempt to be."""
         self._held[fence] = reservation
+        self._of_agent.setdefault(reservation.agent_id, set()).add(fence)
 
     def holds(self, fence: Fence) -> bool:
         """Whether the attempt still has what the plan took for it."""
@@ -46,8 +48,9 @@ class Ledger:
         """Gives back what attempts held; unknown ones are passed over."""
         for fence in fences:
             if reservation := self._held.pop(fence, None):
+                self._of_agent[reservation.agent_id].discard(fence)
                 release(reservation, self.fleet, self.usage)
 
     def held_on(self, agent_id: AgentId) -> list[Reservation]:
         """What live attempts hold of an agent."""
-        return [reservation for reservation in self._held.values() if reservation.agent_id == agent_id]
+        return [self._held[fence] for fence in self._of_agent.get(agent_id, ())]

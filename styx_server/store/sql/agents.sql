@@ -31,10 +31,11 @@ select agents.id from agents join tokens on tokens.id = agents.join_token_id
 where agents.key_digest = :key_digest and tokens.digest = :token_digest;
 
 -- name: insert_agent
--- A new agent with its lease.
+-- A new agent with its lease; nothing when its key is taken.
 with inserted as (
     insert into agents (name, key_digest, join_token_id, pool, token_labels, labels, version)
     values (:name, :key_digest, :join_token_id, :pool, :labels::jsonb, :labels::jsonb, :version)
+    on conflict (key_digest) do nothing
     returning id
 )
 insert into agent_leases (agent_id) select id from inserted returning agent_id as id;
@@ -49,7 +50,7 @@ update agent_leases set
     epoch = greatest(epoch, :last_epoch) + 1, lease_seq = lease_seq + 1, replica_id = :replica_id, boot_id = :boot_id,
     supervisor_id = :supervisor_id, connected = true, said_goodbye = false, beat_time = coalesce(:now::timestamptz, now())
 where agent_id = :agent_id
-returning epoch;
+returning epoch, lease_seq;
 
 -- name: update_agent
 -- What an agent says of itself. Labels of its join token win over its own.
@@ -75,7 +76,7 @@ update agent_leases set lease_seq = lease_seq + 1, beat_time = coalesce(:now::ti
 from unnest(:agent_ids::bigint[], :epochs::bigint[]) as input (id, epoch)
 join agents on agents.id = input.id and agents.revoke_time is null
 where agent_leases.agent_id = input.id and agent_leases.epoch = input.epoch
-returning agent_leases.agent_id;
+returning agent_leases.agent_id, agent_leases.epoch;
 
 -- name: live_attempts_of
 -- Every live attempt of an agent, with what decisions need.
@@ -123,7 +124,7 @@ select not pg_is_in_recovery() as writable;
 
 -- name: lock_lease
 -- The lease of an agent as its last session left it, locked until the end of the transaction.
-select agent_leases.epoch, boot_id, supervisor_id
+select boot_id
 from agent_leases join agents on agents.id = agent_leases.agent_id
 where agent_id = :agent_id and agents.revoke_time is null
 for update of agent_leases;
@@ -141,3 +142,9 @@ where exists (select from live_attempts where live_attempts.agent_id = agent_lea
 -- name: lock_leases
 -- Leases as they are, locked until the end of the transaction: a beat that comes now has to wait.
 select agent_id, lease_seq from agent_leases where agent_id = any(:agent_ids::bigint[]) order by agent_id for update;
+
+-- name: old_assignments
+-- Live attempts whose start has not been reported for so long that the order may have got lost.
+select tasks.id, tasks.fence, tasks.attempt, tasks.agent_id
+from live_attempts join tasks on tasks.id = live_attempts.task_id
+where tasks.attempt_state = 1 and tasks.assign_time < now() - make_interval(secs => :seconds::float8);

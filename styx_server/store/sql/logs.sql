@@ -21,7 +21,7 @@ on conflict do nothing;
 -- name: advance_streams
 -- Moves the ends of streams, each only from where the new bytes start; those that are not returned did not fit.
 update log_streams set stored_bytes = input.new_end,
-    gaps = case when input.gaps is null then log_streams.gaps
+    gaps = case when input.gaps is null or log_streams.gaps @> input.gaps::jsonb then log_streams.gaps
         else coalesce(log_streams.gaps, '[]'::jsonb) || input.gaps::jsonb end
 from unnest(:task_ids::bigint[], :attempts::int[], :streams::smallint[], :starts::bigint[], :ends::bigint[],
             :gaps::text[])
@@ -39,8 +39,11 @@ from unnest(:task_ids::bigint[], :attempts::int[], :streams::smallint[], :fences
     as input (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
 order by 1, 2, 3
 on conflict (task_id, attempt, stream) do update
-set total_bytes = excluded.total_bytes, sha256 = excluded.sha256, gaps = coalesce(excluded.gaps, log_streams.gaps)
-where log_streams.total_bytes is null and log_streams.stored_bytes <= excluded.total_bytes;
+set total_bytes = greatest(excluded.total_bytes, log_streams.stored_bytes),
+    -- An agent that lost what is stored here cannot know the digest of it.
+    sha256 = case when excluded.total_bytes < log_streams.stored_bytes then '' else excluded.sha256 end,
+    gaps = coalesce(excluded.gaps, log_streams.gaps)
+where log_streams.total_bytes is null;
 
 -- name: seal_stream
 -- Records whether what is stored is what was written.

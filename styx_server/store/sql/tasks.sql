@@ -105,8 +105,7 @@ select nextval('fences') as fence from generate_series(1, :count::int);
 -- name: read_facts
 -- What decisions about tasks are made from.
 select tasks.id, tasks.state, desired, attempt, fence, attempt_state, agent_id, at_most_once, failures,
-    infra_failures, preemptions, start_time, assign_time, stop_grace_ms, disconnect_ms, namespace, priority, shape_id,
-    gpu_indexes, task_specs.retry
+    infra_failures, preemptions, start_time, namespace, priority, shape_id, task_specs.retry
 from tasks join task_specs on task_specs.id = tasks.spec_id
 where tasks.id = any(:ids::bigint[]);
 
@@ -188,13 +187,28 @@ select id from changed;
 with changed as (
     update tasks set state = 3, desired = 2, reason = 'cancel_requested', message = :message,
         stop_grace_ms = coalesce(:grace_ms::bigint, stop_grace_ms)
-    where id = any(:ids::bigint[]) and state in (1, 2) and attempt_state between 1 and 4
-    returning id, fence, agent_id, attempt, namespace, message, stop_grace_ms
+    where id = any(:ids::bigint[]) and attempt_state between 1 and 4
+        and (state in (1, 2) or (state = 3 and :grace_ms::bigint is not null and stop_grace_ms is distinct from :grace_ms))
+    returning id, agent_id, attempt, namespace, message
 ), noted as (
     insert into task_events (task_id, agent_id, attempt, state, namespace, kind, message)
     select id, agent_id, attempt, 3, namespace, 'cancel_requested', message from changed
 )
-select id, fence, agent_id, stop_grace_ms from changed;
+select id from changed;
+
+-- name: lock_tasks
+-- Tasks as they are, locked until the end of the transaction.
+select id, namespace from tasks where id = any(:ids::bigint[]) order by id for update;
+
+-- name: find_stops
+-- Every live attempt that is to stop.
+select tasks.id, tasks.fence, tasks.agent_id, tasks.stop_grace_ms
+from live_attempts join tasks on tasks.id = live_attempts.task_id
+where tasks.desired = 2;
+
+-- name: find_stopping
+-- Of some tasks, those whose live attempts are to stop.
+select id, fence, agent_id, stop_grace_ms from tasks where id = any(:ids::bigint[]) and state = 3;
 
 -- name: reopen_task
 -- Lets a task that ended without success, or is held, wait for one more attempt.

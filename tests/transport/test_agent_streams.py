@@ -1,0 +1,353 @@
+"""The agents' service on a real port: sessions, reports, beats and output, from agents that are right and wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from styx.agent.v1 import agent_service_pb2 as wire
+from styx.agent.v1 import agent_service_pb2_grpc
+from styx.v1 import agents_pb2, tasks_pb2
+from styx_server.core.states import OutcomeKind, TaskState
+from styx_server.core.task import AgentId
+from styx_server.ids import new_secret
+from styx_server.services.agents import NewJoinToken
+from styx_server.transport.codec import task_details
+from tests.support.builders import a_new_task
+from tests.support.server import ONCE
+from tests.transport.conftest import Port, bearer
+
+RUNNING, ENDED = tasks_pb2.Attempt.RUNNING, tasks_pb2.Attempt.ENDED
+OUT = tasks_pb2.STDOUT
+
+
+@dataclass
+class Wired:
+    """An agent that speaks through a real channel."""
+
+    port: Port
+    agent_id: AgentId
+    token: str
+
+    @property
+    def stub(self) -> Any:
+        return agent_service_pb2_grpc.AgentServiceStub(self.port.channel)
+
+    def hello(self, **changes: Any) -> wire.AgentMessage:
+        capacity = agents_pb2.Capacity(cpus=4, memory_bytes=1 << 34, disk_bytes=1 << 34)
+        fields = {"agent_id": self.agent_id, "boot_id": "b", "protocol": 1, "version": "0.1.0", "capacity": capacity}
+        return wire.AgentMessage(hello=wire.Hello(**{**fields, **changes}))
+
+    @asynccontextmanager
+    async def session(self, **changes: Any) -> AsyncIterator[Any]:
+        """An open session; the call, and its Welcome already read."""
+        call = self.stub.Session(metadata=bearer(self.token))
+        await call.write(self.hello(**changes))
+        first = await call.read()
+        assert first is not grpc.aio.EOF, await call.details()
+        assert first.WhichOneof("message") == "welcome"
+        try:
+            yield call, first.welcome
+        finally:
+            call.cancel()
+
+    @asynccontextmanager
+    async def output(self) -> AsyncIterator[Any]:
+        call = self.stub.PushLogs(metadata=bearer(self.token))
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+
+async def told(call: Any, kind: str) -> Any:
+    """The next message of a kind; others are passed over."""
+    while (message := await asyncio.wait_for(call.read(), 20)) is not grpc.aio.EOF:
+        if message.WhichOneof("message") == kind:
+            return getattr(message, kind)
+    raise AssertionError(f"the session ended: {await call.code()} {await call.details()}")
+
+
+async def ends_with(call: Any) -> tuple[grpc.StatusCode, str]:
+    """How a stream ends: its code, and its stable reason."""
+    while await asyncio.wait_for(call.read(), 20) is not grpc.aio.EOF:
+        pass
+    error = grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+    return error.code(), reason_of(error)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    info = error_details_pb2.ErrorInfo()
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
+
+
+@pytest.fixture
+async def agent(port: Port) -> Wired:
+    """An agent that has joined through the port."""
+    return await joined(port)
+
+
+async def joined(port: Port) -> Wired:
+    join_token, secret = f"styx_join_{new_secret()}", new_secret()
+    wanted = NewJoinToken(token=join_token, max_uses=1, ttl=timedelta(minutes=5), pool="default", labels={})
+    await port.server.app.agents.make_join_token(wanted, ONCE)
+    answer = await agent_service_pb2_grpc.AgentServiceStub(port.channel).Join(
+        wire.JoinRequest(join_token=join_token, name="n", key_digest=hashlib.sha256(secret.encode()).digest())
+    )
+    assert answer.deployment_id == str(port.server.app.identity.deployment_id)
+    return Wired(port, AgentId(answer.agent_id), f"styx_agent_{answer.agent_id}_{secret}")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "reason"),
+    [
+        (wire.JoinRequest(join_token="x", key_digest=b"k" * 32), grpc.StatusCode.UNAUTHENTICATED, "JOIN_TOKEN_INVALID"),
+        (
+            wire.JoinRequest(join_token="x", key_digest=b"short"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_ARGUMENT_FIELD",
+        ),
+    ],
+)
+async def test_a_stranger_without_a_good_join_token_stays_one(
+    port: Port, request_: wire.JoinRequest, code: grpc.StatusCode, reason: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await agent_service_pb2_grpc.AgentServiceStub(port.channel).Join(request_)
+    assert (caught.value.code(), reason_of(caught.value)) == (code, reason)
+
+
+async def test_text_that_could_deceive_is_taken_out_of_what_a_stranger_says(port: Port) -> None:
+    join_token = f"styx_join_{new_secret()}"
+    wanted = NewJoinToken(token=join_token, max_uses=1, ttl=timedelta(minutes=5), pool="default", labels={})
+    await port.server.app.agents.make_join_token(wanted, ONCE)
+    request = wire.JoinRequest(
+        join_token=join_token, name="a\x1b[31m\0b\u202e" + "c" * 500, key_digest=b"k" * 32, version="1\0\x07" * 99
+    )
+    answer = await agent_service_pb2_grpc.AgentServiceStub(port.channel).Join(request)
+    view = await port.server.app.agents.get(AgentId(answer.agent_id))
+    assert view.name.startswith("a[31mbccc")
+    assert view.version.isprintable()
+
+
+async def test_a_task_runs_through_the_wire(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, welcome), agent.output() as output:
+        (task_id,) = await port.server.submit(a_new_task())
+        assign = await told(call, "assign")
+        (order,) = assign.assignments
+        assert (order.task_id, order.attempt, order.namespace) == (task_id, 1, "default")
+        await call.write(report(1, order, RUNNING))
+        assert (await told(call, "report_ack")).seq == 1
+        piece = wire.LogChunk(fence=order.fence, stream=OUT, offset=0, length=5, codec=1, data=b"hello")
+        await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[piece]))
+        (ack,) = (await output.read()).acks
+        assert (ack.fence, ack.durable_offset, ack.rewind, ack.unknown) == (order.fence, 5, False, False)
+        end = wire.LogEnd(stream=OUT, total_bytes=5, sha256=hashlib.sha256(b"hello").digest())
+        await call.write(report(2, order, ENDED, logs=[end]))
+        answer = await told(call, "report_ack")
+        assert (answer.seq, list(answer.refused_fences)) == (2, [])
+        await port.server.becomes(task_id, TaskState.SUCCEEDED)
+
+
+async def test_a_beat_is_acked_and_tells_what_is_unknown(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _):
+        await call.write(wire.AgentMessage(heartbeat=wire.Heartbeat(seq=7, live_fences=[4711])))
+        ack = await told(call, "heartbeat_ack")
+        assert (ack.seq, list(ack.unknown_fences)) == (7, [4711])
+
+
+async def test_a_refused_report_is_named_in_the_ack(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _):
+        order = wire.Assignment(fence=4711, task_id=1)
+        await call.write(report(1, order, RUNNING))
+        ack = await told(call, "report_ack")
+        assert (ack.seq, list(ack.refused_fences)) == (1, [4711])
+
+
+async def test_a_cancel_reaches_the_agent(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _):
+        (task_id,) = await port.server.submit(a_new_task())
+        (order,) = (await told(call, "assign")).assignments
+        await call.write(report(1, order, RUNNING))
+        await told(call, "report_ack")
+        await port.server.cancel(task_id, grace=1.5)
+        (stop,) = (await told(call, "stop")).attempts
+        assert (stop.fence, stop.cause, stop.grace.ToTimedelta()) == (order.fence, 1, timedelta(seconds=1.5))
+
+
+async def test_a_newer_session_ends_the_older_with_its_reason(port: Port, agent: Wired) -> None:
+    async with agent.session() as (old, first), agent.session(last_epoch=1) as (_, second):
+        assert second.epoch > first.epoch
+        assert await ends_with(old) == (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
+
+
+async def test_a_goodbye_ends_the_session_in_peace(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _):
+        await call.write(wire.AgentMessage(goodbye=wire.Goodbye(reason="upgrade\x1b")))
+        assert (await ends_with(call))[0] is grpc.StatusCode.OK
+    assert port.server.app.registry.get(agent.agent_id) is None
+
+
+async def test_an_agent_cannot_speak_for_another(port: Port, agent: Wired) -> None:
+    other = await joined(port)
+    call = agent.stub.Session(metadata=bearer(agent.token))
+    await call.write(agent.hello(agent_id=other.agent_id))
+    assert await ends_with(call) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+
+
+WRONG_HELLOS: dict[str, Callable[[Wired], wire.AgentMessage]] = {
+    "no hello": lambda _: wire.AgentMessage(heartbeat=wire.Heartbeat(seq=1)),
+    "nothing": lambda _: wire.AgentMessage(),
+    "accelerator index": lambda agent: agent.hello(capacity=gpus(40_000)),
+    "accelerator twice": lambda agent: agent.hello(capacity=gpus(0, 0)),
+    "too many labels": lambda agent: agent.hello(labels={f"k{number}": "v" for number in range(1000)}),
+    "NUL in a label": lambda agent: agent.hello(labels={"k": "a\0b"}),
+    "epoch": lambda agent: agent.hello(last_epoch=2**63 - 1),
+    "negative epoch": lambda agent: agent.hello(last_epoch=-1),
+}
+
+
+def gpus(*indexes: int) -> agents_pb2.Capacity:
+    return agents_pb2.Capacity(cpus=1, gpus=[agents_pb2.Gpu(index=index, name="A100") for index in indexes])
+
+
+@pytest.mark.parametrize("what", WRONG_HELLOS)
+async def test_a_hello_that_cannot_be_right_is_refused_with_its_field(port: Port, agent: Wired, what: str) -> None:
+    call = agent.stub.Session(metadata=bearer(agent.token))
+    await call.write(WRONG_HELLOS[what](agent))
+    assert await ends_with(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD")
+    assert port.server.app.registry.get(agent.agent_id) is None
+
+
+async def test_text_of_an_agent_that_no_column_takes_is_cleaned(port: Port, agent: Wired) -> None:
+    odd = {"facts": {"os": "a\0b"}, "isolation": "x\0", "version": "\0" * 99, "boot_id": "b\0", "supervisor_id": "\0"}
+    async with agent.session(**odd):
+        view = await port.server.app.agents.get(agent.agent_id)
+        assert (view.facts, view.isolation) == ({"os": "ab"}, "x")
+
+
+async def test_a_protocol_of_another_time_is_refused(port: Port, agent: Wired) -> None:
+    call = agent.stub.Session(metadata=bearer(agent.token))
+    await call.write(agent.hello(protocol=99))
+    assert await ends_with(call) == (grpc.StatusCode.FAILED_PRECONDITION, "VERSION_UNSUPPORTED")
+
+
+EXTREME: dict[str, dict[str, Any]] = {
+    "times": {"started_ago": {"seconds": 2**62}, "ended_ago": {"seconds": -(2**62)}},
+    "usage": {"outcome": {"kind": 1, "exit_code": 0, "cpu_time": {"seconds": 2**62}, "max_memory_bytes": 2**64 - 1}},
+    "words": {"outcome": {"kind": 1, "exit_code": 0, "message": "a\0b" * 5000}},
+    "signal": {"outcome": {"kind": 2, "signal": 2**31 - 1}},
+    "kind": {"outcome": {"kind": 99}},
+    "no outcome": {"outcome": None},
+    "log of no stream": {"logs": [wire.LogEnd(stream=0, total_bytes=1)]},
+    "log of a new stream": {"logs": [wire.LogEnd(stream=7, total_bytes=1)]},
+    "log twice": {"logs": [wire.LogEnd(stream=OUT, total_bytes=1), wire.LogEnd(stream=OUT, total_bytes=1)]},
+    "log of negative length": {"logs": [wire.LogEnd(stream=OUT, total_bytes=-1)]},
+}
+
+
+@pytest.mark.parametrize("what", EXTREME)
+async def test_an_end_is_stored_whatever_is_odd_about_it(port: Port, agent: Wired, what: str) -> None:
+    async with agent.session() as (call, _):
+        (task_id,) = await port.server.submit(a_new_task())
+        (order,) = (await told(call, "assign")).assignments
+        await call.write(report(1, order, ENDED, **EXTREME[what]))
+        assert (await told(call, "report_ack")).seq == 1
+        view = (await port.server.app.tasks.get(task_id)).attempts[0]
+        assert view.outcome is not None
+        # What is shown of it must be possible to show.
+        assert task_details(await port.server.app.tasks.get(task_id)).attempts
+
+
+async def test_a_state_that_nobody_knows_is_refused(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _):
+        await call.write(wire.AgentMessage(report=wire.Report(seq=1, attempts=[wire.AttemptReport(fence=1, state=99)])))
+        assert await ends_with(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD")
+
+
+async def test_output_of_another_epoch_is_refused(port: Port, agent: Wired) -> None:
+    async with agent.session() as (_, welcome), agent.output() as output:
+        await output.write(wire.PushLogsRequest(epoch=welcome.epoch + 1))
+        assert await ends_with(output) == (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
+    async with agent.output() as output:
+        await output.write(wire.PushLogsRequest(epoch=welcome.epoch))
+        assert await ends_with(output) == (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
+
+
+async def test_output_of_an_attempt_that_is_not_the_agents_is_not_wanted(port: Port, agent: Wired) -> None:
+    async with agent.session() as (_, welcome), agent.output() as output:
+        piece = wire.LogChunk(fence=4711, stream=OUT, length=1, codec=1, data=b"x")
+        await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[piece]))
+        (ack,) = (await output.read()).acks
+        assert (ack.fence, ack.unknown) == (4711, True)
+    assert await port.server.rows("select 1 from log_chunks") == []
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"length": 256 * 1024 + 1},
+        {"length": -1},
+        {"offset": -1, "length": 1, "data": b"x"},
+        {"offset": 2**63 - 1, "length": 5, "data": b"12345"},
+        {"length": 1, "data": b"x", "time_offsets": [-1], "time_ages_micros": [0]},
+        {"offset": 5, "length": 1, "data": b"x", "gap": {"start_offset": 7, "end_offset": 5}},
+        {"offset": 5, "length": 1, "data": b"x", "gap": {"start_offset": -1, "end_offset": 5}},
+        {"offset": 5, "length": 1, "data": b"x", "gap": {"start_offset": 0, "end_offset": 4}},
+    ],
+    ids=str,
+)
+async def test_a_chunk_that_cannot_be_right_is_refused(port: Port, agent: Wired, piece: dict[str, Any]) -> None:
+    async with agent.session() as (_, welcome), agent.output() as output:
+        chunk = wire.LogChunk(fence=1, stream=OUT, codec=1, **piece)
+        await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[chunk]))
+        assert await ends_with(output) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD")
+
+
+async def test_ages_that_reach_beyond_time_do_no_harm(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, welcome), agent.output() as output:
+        await port.server.submit(a_new_task())
+        (order,) = (await told(call, "assign")).assignments
+        chunk = wire.LogChunk(
+            fence=order.fence,
+            stream=OUT,
+            length=2,
+            codec=1,
+            data=b"ab",
+            time_offsets=[0, 1],
+            time_ages_micros=[2**62, -5],
+        )
+        await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[chunk]))
+        assert (await output.read()).acks[0].durable_offset == 2
+
+
+async def test_a_server_that_stops_asks_agents_to_move(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _):
+        stopping = asyncio.get_running_loop().create_task(port.listening.stop(5))
+        assert (await told(call, "reconnect")).HasField("within")
+        call.cancel()
+        await stopping
+
+
+def report(seq: int, order: Any, state: Any, **changes: Any) -> wire.AgentMessage:
+    """A report on one attempt; an end is a success unless said otherwise."""
+    fields: dict[str, Any] = {"fence": order.fence, "task_id": order.task_id, "state": state}
+    if state == ENDED:
+        fields["outcome"] = {"kind": int(OutcomeKind.EXITED), "exit_code": 0}
+    return wire.AgentMessage(report=wire.Report(seq=seq, attempts=[wire.AttemptReport(**{**fields, **changes})]))
