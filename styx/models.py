@@ -176,6 +176,7 @@ class LogSummary:
     sealed: bool
     sha256: bytes
     gaps: Sequence[LogGap]
+    corrupt: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +291,7 @@ class LogChunk:
         times: when pieces of it were written; only when asked for.
         gaps: ranges that are missing just before it.
         end_of_stream: nothing more comes from this stream of this attempt.
+        incomplete: more may have been written, but its agent cannot be reached; ask again later.
     """
 
     attempt: int
@@ -299,6 +301,7 @@ class LogChunk:
     times: Sequence[LogTime] = ()
     gaps: Sequence[LogGap] = ()
     end_of_stream: bool = False
+    incomplete: bool = False
 
     @property
     def text(self) -> str:

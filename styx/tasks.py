@@ -141,7 +141,7 @@ class TaskMethods:
         """Asks tasks to stop; all of them or, when one id is unknown, none.
 
         Args:
-            *task_ids: 1 to 10,000 ids.
+            *task_ids: 1 to 1,000 ids.
             stop_grace: time between SIGTERM and SIGKILL, instead of the tasks' own.
             request_id: made here when not given.
 

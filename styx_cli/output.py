@@ -62,6 +62,9 @@ class LogWriter:
         for gap in chunk.gaps:
             where = f"bytes {gap.start_offset} to {gap.end_offset} of {chunk.stream.value.lower()}"
             say(self._settings, f"styx: {where} are missing ({gap.reason})")
+        if chunk.incomplete:
+            stream = chunk.stream.value.lower()
+            say(self._settings, f"styx: more of {stream} may be with an agent that cannot be reached; ask again later")
 
 
 class _Sink:

@@ -29,6 +29,7 @@ from styx_server.services.log_streams import Chunk
 from styx_server.transport.codec import capacity, duration, duration_seconds
 
 MAX_MESSAGE_CHARS: Final = 1000
+_MAX_CPU_SECONDS: Final = 1e9
 _MAX_EPOCH: Final = 2**53
 _MAX_AGE_MICROS: Final = 10**15
 
@@ -60,6 +61,9 @@ def report(message: wire.AttemptReport, now: datetime) -> AttemptReport:
     outcome = None
     if state is AttemptState.ENDED:
         outcome = _outcome(message.outcome)
+    logs = tuple(_log_end(item) for item in message.logs)
+    if len({end.stream for end in logs}) < len(logs):
+        raise InvalidRequest([Violation(field="logs", description="name a stream twice")])
     return AttemptReport(
         fence=Fence(message.fence),
         task_id=TaskId(message.task_id),
@@ -67,7 +71,7 @@ def report(message: wire.AttemptReport, now: datetime) -> AttemptReport:
         start_time=_ago(message, "started_ago", now),
         end_time=_ago(message, "ended_ago", now) or (now if outcome else None),
         outcome=outcome,
-        logs=tuple(_log_end(item) for item in message.logs),
+        logs=logs,
     )
 
 
@@ -156,7 +160,7 @@ def _outcome(message: tasks_pb2.Outcome) -> Outcome:
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         signal=max(0, min(message.signal, 255)),
         message=_clean(message.message),
-        cpu_seconds=max(0.0, duration_seconds(message, "cpu_time") or 0.0),
+        cpu_seconds=max(0.0, min(duration_seconds(message, "cpu_time") or 0.0, _MAX_CPU_SECONDS)),
         max_memory_bytes=min(message.max_memory_bytes, 2**62),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from styx.v1 import tasks_pb2
 from styx_server.core.limits import admit
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.capacity import AgentSlots, Capacity, Gpu
@@ -34,7 +35,8 @@ def a_spec(**changes: Any) -> TaskSpec:
 def a_new_task(**changes: Any) -> NewTask:
     """A task that was admitted; `changes` are those of its spec."""
     spec = a_spec(**changes)
-    return admit(spec, repr(spec).encode())
+    body = tasks_pb2.TaskSpec(name=spec.name, command=spec.command, argv=spec.argv)
+    return admit(spec, body.SerializeToString())
 
 
 def a_shape(pool: str = "default", **need: Any) -> Shape:

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from styx_server.embedded import PostgresAddress
+from styx_server.transport.server import GrpcServer
 from tests.support.server import Server, running
 
 ADMIN_TOKEN = "styx_admin_for_tests"
@@ -20,6 +21,7 @@ class Port:
 
     server: Server
     channel: grpc.aio.Channel
+    listening: GrpcServer
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ async def port(database: PostgresAddress) -> AsyncIterator[Port]:
         number = await listening.start("127.0.0.1", 0, None)
         await listening.set_serving(True)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{number}") as channel:
-            yield Port(server, channel)
+            yield Port(server, channel, listening)
         await listening.stop(0)
 
 
