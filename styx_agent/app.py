@@ -19,7 +19,7 @@ import structlog
 
 from styx_agent import clock, facts
 from styx_agent.config import Settings
-from styx_agent.errors import AgentError, AlreadyRunning
+from styx_agent.errors import AgentError, AlreadyRunning, BadSettings
 from styx_agent.hearing import Hearing
 from styx_agent.journal import Journal
 from styx_agent.ledger import Ledger
@@ -120,7 +120,10 @@ def run(settings: Settings) -> None:
         AgentError: it cannot run, or cannot go on.
     """
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSettings(f"the data folder {settings.data_dir} cannot be made: {error.strerror}") from None
     with _lock(settings.data_dir):
         asyncio.run(_run(settings))
 

@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from styx_cli.main import cli
     from styx_cli.settings import Settings
 
+    # Who closed one of our streams wants nothing from it; what we write must not land in a file that gets its number.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a sign shows another one instead of stopping the program.
@@ -37,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
     sys.exit(guarded(work, settings))
+
+
+def _nowhere() -> io.TextIOWrapper:
+    return io.TextIOWrapper(open(os.devnull, "wb"), write_through=True)  # noqa: PTH123, SIM115 - open until we end
 
 
 if __name__ == "__main__":

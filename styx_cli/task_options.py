@@ -58,7 +58,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         },
     ),
     (("--at-most-once",), {"is_flag": True, "default": None, "help": "Never start it a second time."}),
-    (("--retries",), {"type": click.IntRange(min=0), "metavar": "N", "help": "Further tries when it fails."}),
+    (("--retries",), {"type": click.IntRange(0, 1000), "metavar": "N", "help": "Further tries when it fails."}),
     (("--backoff",), {"type": Duration(), "metavar": "TIME", "help": "Wait before the first of them; doubles."}),
     (
         ("--retry-on-exit-code", "on_exit_codes"),

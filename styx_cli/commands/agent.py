@@ -70,7 +70,9 @@ def drain(settings: Settings, *, agent_id: str, undo: bool) -> None:
     "join",
     examples=JOIN_EXAMPLES,
 )
-@click.option("--uses", type=click.IntRange(min=1), default=1, metavar="N", help="How many agents may join with it.")
+@click.option(
+    "--uses", type=click.IntRange(1, 10_000), default=1, metavar="N", help="How many agents may join with it."
+)
 @click.option("--ttl", type=Duration(), metavar="TIME", help="Until when. Default: 15m.")
 @click.option("--pool", default="", metavar="NAME", help="The pool that they will serve.")
 @click.option("--label", "-l", "labels", multiple=True, type=Pair(), metavar="K=V", help="A label they will carry.")

@@ -33,8 +33,16 @@ def command(
     When the id is printed, the task is stored and survives any crash. With -f the words after -- are the arguments of
     the script.
     """
-    text = Script(script.name if script is not sys.stdin else "-", script.read()) if script is not None else None
+    text = _read(script) if script is not None else None
     spec = build_spec(words, options, script=text)
     with settings.client() as client:
         task_id = client.submit_task(spec, request_id=request_id)
     put(task_id if settings.is_for_people or settings.output == "name" else encode(settings, {"taskId": task_id}))
+
+
+def _read(script: Any) -> Script:
+    name = script.name if script is not sys.stdin else "-"
+    try:
+        return Script(name, script.read())
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the script {name} is not UTF-8: {error.reason} at byte {error.start}") from None

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import click
+
 from styx.errors import InvalidRequest
 from styx.names import agent_id
 from styx_cli.local.processes import holder_of_lock
@@ -71,8 +73,13 @@ class LocalFolder:
 
     def prepare(self) -> None:
         """Makes the folders, for this user alone."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.logs.mkdir(exist_ok=True, mode=0o700)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.logs.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise click.ClickException(
+                f"the data folder {self.root} cannot be made ({error.strerror}); choose another with --data-dir"
+            ) from None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from styx_server.core.task import AgentId, Fence, TaskId
 from styx_server.services.assigning import BATCH, Assigning
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
+from styx_server.store.rows import capacity_from_json
 
 
 class Scheduling:
@@ -42,6 +43,7 @@ class Scheduling:
         self._assigning.drop_stock()
         await self._shapes.load()
         await self._learn_namespaces()
+        await self._learn_agents()
 
     def doubt(self) -> None:
         """An answer of the database was lost, so it may hold what memory does not know: the next round looks."""
@@ -62,13 +64,6 @@ class Scheduling:
         """An agent connected: what it has, and what its live attempts hold of it."""
         self._ledger.enter(agent, held)
         self._wake()
-
-    def agent_left(self, agent_id: AgentId, *, for_good: bool) -> None:
-        """An agent's session ended. One that only lost its connection is still counted as a machine that fits."""
-        if for_good:
-            self._ledger.fleet.remove(agent_id)
-        else:
-            self._ledger.fleet.set_accepting(agent_id, False)
 
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
         """Says whether an agent may get new work."""
@@ -110,6 +105,21 @@ class Scheduling:
     async def _learn_namespaces(self) -> None:
         for row in await self._database.fetch("list_namespaces"):
             self._backlog.namespace(row["name"])
+
+    async def _learn_agents(self) -> None:
+        """Every agent that ever joined is a machine that could come back: what it fits is not out of reach."""
+        after = 0
+        while rows := await self._database.fetch("list_agents", after=after, count=1000, ids=None):
+            for row in rows:
+                agent = AgentSlots(
+                    agent_id=AgentId(row["id"]),
+                    pool=row["pool"],
+                    labels=row["labels"],
+                    total=capacity_from_json(row["capacity"]),
+                    accepting=False,
+                )
+                self._ledger.enter(agent, {})
+            after = rows[-1]["id"]
 
     async def _refill(self, backlog: NamespaceBacklog) -> None:
         horizon = backlog.horizon

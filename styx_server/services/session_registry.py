@@ -58,6 +58,7 @@ class Session:
 
     agent_id: AgentId
     epoch: int
+    supervisor_id: str
     outlet: Outlet
     last_beat: float
     draining: bool

@@ -65,6 +65,7 @@ class Sessions:
             Superseded: a newer session of the agent was quicker.
             Unavailable: the database is away; the agent tries again.
         """
+        self._refuse_clone(hello)
         entry = await self._greeting.enter(hello)
         self._end_older(hello.agent_id, entry.epoch)
         told = [held.report for held in hello.held if held.report is not None]
@@ -78,6 +79,7 @@ class Sessions:
         session = Session(
             agent_id=hello.agent_id,
             epoch=entry.epoch,
+            supervisor_id=hello.supervisor_id,
             outlet=outlet,
             last_beat=self._clock.monotonic(),
             draining=hello.draining,
@@ -109,7 +111,7 @@ class Sessions:
             goodbye: the agent left on purpose.
         """
         if self._registry.remove(session):
-            self._scheduling.agent_left(session.agent_id, for_good=goodbye)
+            self._scheduling.set_accepting(session.agent_id, False)
         await self._database.execute("close_session", agent_id=session.agent_id, epoch=session.epoch, goodbye=goodbye)
         _log.info("session_closed", agent=session.agent_id, epoch=session.epoch)
 
@@ -140,6 +142,22 @@ class Sessions:
                 session.silent = True
                 self._scheduling.set_accepting(session.agent_id, False)
                 _log.warning("agent_silent", agent=session.agent_id, epoch=session.epoch)
+
+    def _refuse_clone(self, hello: Hello) -> None:
+        """Two programs with one identity would each have the other's attempts called dead.
+
+        A supervisor that was replaced closes its link's stream before the next Hello comes, so an open session that
+        was heard of lately and belongs to another supervisor is somebody else: a copied data folder, a cloned machine.
+        """
+        there = self._registry.get(hello.agent_id)
+        if there is None or there.supervisor_id == hello.supervisor_id:
+            return
+        if self._clock.monotonic() - there.last_beat < UNREACHABLE_SECONDS:
+            _log.error("agent_cloned", agent=hello.agent_id, epoch=there.epoch)
+            raise Superseded(
+                f"another program with the identity of agent a{hello.agent_id} is connected; was its data folder or "
+                "its machine copied? Start this one with a data folder of its own and a new join token"
+            )
 
     def _end_older(self, agent_id: AgentId, epoch: int) -> None:
         old = self._registry.get(agent_id)

@@ -134,6 +134,8 @@ class Tasks:
                 waiting = await transaction.fetch("cancel_waiting", ids=wanted, message=message, now=None)
                 await transaction.execute("cancel_live", ids=wanted, message=message, grace_ms=grace_ms)
             stopping = await transaction.fetch("find_stopping", ids=wanted)
+            # Read under the lock: what a retry does next is not the answer to this request.
+            after = await transaction.fetch("get_tasks", ids=wanted, with_body=False)
         namespaces = {row["id"]: row["namespace"] for row in found}
         for row in waiting:
             self._scheduling.task_gone(namespaces[row["id"]], TaskId(row["id"]))
@@ -141,7 +143,8 @@ class Tasks:
         self._send_stops(stopping)
         self._on_cancelled(len(waiting))
         self._on_change()
-        return await self.many(task_ids)
+        views = {row["id"]: task_view(row) for row in after}
+        return [views[task_id] for task_id in task_ids]
 
     async def retry(self, task_id: TaskId, mutation: Mutation) -> TaskDetails:
         """Gives a task that did not succeed one more attempt.

@@ -66,8 +66,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         del context
         if len(request.key_digest) != 32:
             raise InvalidRequest([Violation(field="key_digest", description="must be a SHA-256, 32 bytes")])
-        name = "".join(char for char in request.name if char.isprintable())[:MAX_NAME_CHARS] or "agent"
-        agent_id = await self._use.agents.join(request.join_token, name, request.key_digest, request.version[:50])
+        name = _printable(request.name)[:MAX_NAME_CHARS] or "agent"
+        version = _printable(request.version)[:50]
+        agent_id = await self._use.agents.join(request.join_token, name, request.key_digest, version)
         _log.info("agent_joined", agent=agent_id, name=name)
         return wire.JoinResponse(agent_id=agent_id, deployment_id=self._deployment_id)
 
@@ -134,6 +135,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             key = StreamKey(known.task_id, known.attempt, LogStream(stream))
             appends.append((Append(key=key, fence=Fence(fence), chunks=tuple(chunks)), ack))
         return appends
+
+
+def _printable(text: str) -> str:
+    return "".join(char for char in text if char.isprintable())
 
 
 async def _write_acks(

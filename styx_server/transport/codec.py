@@ -38,6 +38,7 @@ from styx_server.services.log_streams import StreamState
 from styx_server.services.tasks import TaskDetails
 
 _MAX_NUMBER_CHARS: Final = 18
+_MAX_GPU_INDEX: Final = 32_767
 _DECODE_SLICE: Final = 100
 _PAGE_BYTES: Final = 2 << 20
 """Half of the largest message: tasks of a page that need more come with the next one."""
@@ -228,12 +229,17 @@ def capacity_message(capacity: Capacity) -> agents_pb2.Capacity:
 
 
 def capacity(message: agents_pb2.Capacity) -> Capacity:
-    """What a machine says that it has."""
+    """What a machine says that it has; an accelerator whose index is taken or out of bounds is passed over."""
+    gpus = {
+        gpu.index: Gpu(index=gpu.index, name=gpu.name.replace("\0", ""), memory_bytes=gpu.memory_bytes)
+        for gpu in reversed(message.gpus)
+        if gpu.index <= _MAX_GPU_INDEX
+    }
     return Capacity(
         cpus_milli=_milli(message.cpus),
         memory_bytes=message.memory_bytes,
         disk_bytes=message.disk_bytes,
-        gpus=tuple(Gpu(index=gpu.index, name=gpu.name, memory_bytes=gpu.memory_bytes) for gpu in message.gpus),
+        gpus=tuple(gpus[index] for index in sorted(gpus)),
     )
 
 

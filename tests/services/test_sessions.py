@@ -353,12 +353,21 @@ async def test_followed_output_is_still_wanted_soon_after_a_reconnect(server: Se
     assert agent.interests[-1] == []
 
 
-async def test_an_agent_that_said_goodbye_is_offline_and_does_not_count_as_a_fit(server: Server) -> None:
+async def test_an_agent_that_said_goodbye_is_offline_and_still_a_machine_that_fits(server: Server) -> None:
     agent = await server.agent()
     await agent.disconnect(goodbye=True)
     assert (await server.app.agents.get(agent.agent_id)).state is AgentState.OFFLINE
     (task_id,) = await server.submit()
-    await server.becomes(task_id, TaskState.PENDING, "no_match")
+    await server.becomes(task_id, TaskState.PENDING, "capacity")
+
+
+async def test_a_second_program_with_the_identity_of_a_connected_agent_is_refused(server: Server) -> None:
+    agent, order = await server.one_running()
+    clone = FakeAgent(server, agent.agent_id)
+    with pytest.raises(Superseded, match="copied"):
+        await server.app.sessions.open(replace(clone.hello(), supervisor_id="supervisor-2"), clone)
+    assert not agent.endings
+    assert (await server.state(order.task_id))[0] is TaskState.RUNNING
 
 
 async def test_an_attempt_is_remembered_until_its_output_is_complete_and_no_longer(server: Server) -> None:

@@ -19,7 +19,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1 import agent_service_pb2_grpc
 from styx.v1 import agents_pb2, tasks_pb2
 from styx_server.core.states import OutcomeKind, TaskState
-from styx_server.core.task import AgentId
+from styx_server.core.task import AgentId, Resources
 from styx_server.ids import new_secret
 from styx_server.services.agents import NewJoinToken
 from styx_server.transport.codec import task_details
@@ -214,12 +214,6 @@ async def test_an_agent_cannot_speak_for_another(port: Port, agent: Wired) -> No
 WRONG_HELLOS: dict[str, Callable[[Wired], wire.AgentMessage]] = {
     "no hello": lambda _: wire.AgentMessage(heartbeat=wire.Heartbeat(seq=1)),
     "nothing": lambda _: wire.AgentMessage(),
-    "accelerator index": lambda agent: agent.hello(capacity=gpus(40_000)),
-    "accelerator twice": lambda agent: agent.hello(capacity=gpus(0, 0)),
-    "too many labels": lambda agent: agent.hello(labels={f"k{number}": "v" for number in range(1000)}),
-    "NUL in a label": lambda agent: agent.hello(labels={"k": "a\0b"}),
-    "epoch": lambda agent: agent.hello(last_epoch=2**63 - 1),
-    "negative epoch": lambda agent: agent.hello(last_epoch=-1),
 }
 
 
@@ -235,8 +229,32 @@ async def test_a_hello_that_cannot_be_right_is_refused_with_its_field(port: Port
     assert port.server.app.registry.get(agent.agent_id) is None
 
 
+async def test_odd_accelerators_of_one_agent_are_passed_over_and_stop_nobody(port: Port, agent: Wired) -> None:
+    async with agent.session(capacity=gpus(40_000, 1, 0, 0, 2**32 - 1)) as (call, _):
+        view = await port.server.app.agents.get(agent.agent_id)
+        assert [gpu.index for gpu in view.capacity.gpus] == [0, 1]
+        await port.server.submit(a_new_task(resources=Resources(gpu_count=2)))
+        (order,) = (await told(call, "assign")).assignments
+        assert list(order.gpu_indexes) == [0, 1]
+
+
+@pytest.mark.parametrize("epoch", [2**63 - 1, -(2**63)])
+async def test_an_epoch_from_nowhere_does_not_lock_the_agent_out(port: Port, agent: Wired, epoch: int) -> None:
+    async with agent.session(last_epoch=epoch) as (_, first):
+        pass
+    async with agent.session(last_epoch=epoch) as (_, second):
+        assert second.epoch > first.epoch
+
+
 async def test_text_of_an_agent_that_no_column_takes_is_cleaned(port: Port, agent: Wired) -> None:
-    odd = {"facts": {"os": "a\0b"}, "isolation": "x\0", "version": "\0" * 99, "boot_id": "b\0", "supervisor_id": "\0"}
+    odd = {
+        "facts": {"os": "a\0b"},
+        "labels": {"k": "\0"},
+        "isolation": "x\0",
+        "version": "\0" * 99,
+        "boot_id": "b\0",
+        "supervisor_id": "\0",
+    }
     async with agent.session(**odd):
         view = await port.server.app.agents.get(agent.agent_id)
         assert (view.facts, view.isolation) == ({"os": "ab"}, "x")
@@ -345,9 +363,9 @@ async def test_a_server_that_stops_asks_agents_to_move(port: Port, agent: Wired)
         await stopping
 
 
-def report(seq: int, order: Any, state: Any, **changes: Any) -> wire.AgentMessage:
+def report(seq: int, order: Any, reached: Any, **changes: Any) -> wire.AgentMessage:
     """A report on one attempt; an end is a success unless said otherwise."""
-    fields: dict[str, Any] = {"fence": order.fence, "task_id": order.task_id, "state": state}
-    if state == ENDED:
+    fields: dict[str, Any] = {"fence": order.fence, "task_id": order.task_id, "state": reached}
+    if reached == ENDED:
         fields["outcome"] = {"kind": int(OutcomeKind.EXITED), "exit_code": 0}
     return wire.AgentMessage(report=wire.Report(seq=seq, attempts=[wire.AttemptReport(**{**fields, **changes})]))

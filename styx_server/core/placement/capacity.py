@@ -153,11 +153,6 @@ class Fleet:
         self.agents[agent.agent_id] = agent
         self._candidates.clear()
 
-    def remove(self, agent_id: AgentId) -> None:
-        """Forgets an agent that left on purpose."""
-        if self.agents.pop(agent_id, None) is not None:
-            self._candidates.clear()
-
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
         """Says whether an agent may get new work. Unknown agents are passed over."""
         if agent := self.agents.get(agent_id):
