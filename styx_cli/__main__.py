@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _nowhere() -> io.TextIOWrapper:
-    return io.TextIOWrapper(open(os.devnull, "wb"), write_through=True)  # noqa: PTH123, SIM115 - open until we end
+    return io.TextIOWrapper(open(os.devnull, "wb"), write_through=True)  # noqa: PTH123 - open until we end
 
 
 if __name__ == "__main__":

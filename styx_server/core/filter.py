@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.states import TaskState
@@ -26,7 +26,7 @@ Bound = TypeVar("Bound")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
-    """Conditions that a task must meet, all of them. None: no condition; empty: met by nothing. Bounds are inclusive."""
+    """Conditions that a task must meet, all of them. None: no condition; empty: met by nothing. Bounds inclusive."""
 
     states: tuple[TaskState, ...] | None = None
     not_states: tuple[TaskState, ...] | None = None
@@ -49,29 +49,29 @@ def parse_filter(text: str) -> TaskFilter:
         InvalidRequest: it cannot be read, or names an unknown field; reason FILTER_INVALID.
     """
     if "\0" in text:
-        _refuse("has a NUL character, which nothing contains")
+        raise _refusal("has a NUL character, which nothing contains")
     found = TaskFilter()
     position = 0
     while position < len(text.rstrip()):
         term = _TERM.match(text, position)
         if term is None:
-            _refuse(f"cannot be read at {text[position : position + 30]!r}; write terms like state=RUNNING AND name=x")
+            raise _refusal(f"cannot be read at {text[position : position + 30]!r}; write terms like state=RUNNING AND name=x")
         found = _with_term(found, term[1], term[2], term[3])
         position = term.end()
         if position < len(text):
             joint = _AND.match(text, position)
             if joint is None:
-                _refuse(f"needs AND before {text[position : position + 30]!r}")
+                raise _refusal(f"needs AND before {text[position : position + 30]!r}")
             position = joint.end()
             if not text[position:].strip():
-                _refuse("ends with AND")
+                raise _refusal("ends with AND")
     return found
 
 
 def _with_term(found: TaskFilter, name: str, operator: str, raw: str) -> TaskFilter:
     if name in ("state", "name", "agent") or name.startswith("label."):
         if operator not in ("=", "!="):
-            _refuse(f"takes = or != for {name}, not {operator}")
+            raise _refusal(f"takes = or != for {name}, not {operator}")
         return _with_words(found, name, raw, wanted=operator == "=")
     value = _unquote(raw)
     match name:
@@ -80,7 +80,7 @@ def _with_term(found: TaskFilter, name: str, operator: str, raw: str) -> TaskFil
         case "create_time":
             return _with_time(found, operator, _time(value))
         case _:
-            _refuse(f"has no field {name!r}; there are {_FIELDS}")
+            raise _refusal(f"has no field {name!r}; there are {_FIELDS}")
 
 
 def _with_words(found: TaskFilter, name: str, raw: str, *, wanted: bool) -> TaskFilter:
@@ -106,7 +106,7 @@ def _with_words(found: TaskFilter, name: str, raw: str, *, wanted: bool) -> Task
 
 def _with_label(found: TaskFilter, key: str, value: str, *, wanted: bool) -> TaskFilter:
     if not key:
-        _refuse("has a label without a key; write label.KEY=value")
+        raise _refusal("has a label without a key; write label.KEY=value")
     if not wanted:
         return replace(found, not_labels=(*found.not_labels, (key, value)))
     if found.labels.get(key, value) != value:
@@ -124,7 +124,7 @@ def _with_id(found: TaskFilter, operator: str, number: int) -> TaskFilter:
         case "<" | "<=":
             return replace(found, id_to=_tighter(min, found.id_to, number - (operator == "<")))
         case _:
-            _refuse("takes =, <, <=, > or >= for id")
+            raise _refusal("takes =, <, <=, > or >= for id")
 
 
 def _with_time(found: TaskFilter, operator: str, when: datetime) -> TaskFilter:
@@ -137,34 +137,34 @@ def _with_time(found: TaskFilter, operator: str, when: datetime) -> TaskFilter:
                 last = when - _TICK if operator == "<" else when
                 return replace(found, time_to=_tighter(min, found.time_to, last))
             case _:
-                _refuse("takes <, <=, > or >= for create_time")
+                raise _refusal("takes <, <=, > or >= for create_time")
     except OverflowError:
-        _refuse("has a time before the year 1 or after 9999")
+        raise _refusal("has a time before the year 1 or after 9999")
 
 
 def _time(value: str) -> datetime:
     try:
         when = datetime.fromisoformat(value)
     except ValueError:
-        _refuse(f"has a time {value!r} that is not RFC 3339, like 2026-01-31T00:00:00Z")
+        raise _refusal(f"has a time {value!r} that is not RFC 3339, like 2026-01-31T00:00:00Z")
     if when.tzinfo is None:
-        _refuse(f"has a time {value!r} without a zone; put Z behind it")
+        raise _refusal(f"has a time {value!r} without a zone; put Z behind it")
     try:
         return when.astimezone(UTC)
     except OverflowError:
-        _refuse(f"has a time {value!r} before the year 1 or after 9999")
+        raise _refusal(f"has a time {value!r} before the year 1 or after 9999")
 
 
 def _state(word: str) -> TaskState:
     if word.upper() not in TaskState.__members__:
-        _refuse(f"has no state {word!r}; there are {', '.join(TaskState.__members__)}")
+        raise _refusal(f"has no state {word!r}; there are {', '.join(TaskState.__members__)}")
     return TaskState[word.upper()]
 
 
 def _number(name: str, word: str, letter: str) -> int:
     digits = word.removeprefix(letter)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
-        _refuse(f"has {name} {word!r}, which is no id like {letter}42")
+        raise _refusal(f"has {name} {word!r}, which is no id like {letter}42")
     return int(digits)
 
 
@@ -184,5 +184,5 @@ def _unquote(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
-def _refuse(text: str) -> NoReturn:
-    raise InvalidRequest([Violation(field="filter", description=text)], reason="FILTER_INVALID")
+def _refusal(text: str) -> InvalidRequest:
+    return InvalidRequest([Violation(field="filter", description=text)], reason="FILTER_INVALID")

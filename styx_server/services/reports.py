@@ -112,6 +112,8 @@ class Reports:
         """Ends attempts on the server's own finding; those that are no longer live stay as they are.
 
         Args:
+            agent_id: the agent that had them.
+            ends: task, fence and outcome of each.
             lease_seq: nothing is ended unless the agent's lease is still this one.
         """
         now = self._clock.now()

@@ -1,7 +1,7 @@
 """Gives waiting tasks to agents: plans on what is in memory, and has the plan carried out (`assigning.py`).
 
-Everything in memory is a cache of the database. A task that turns out not to wait any more is dropped; when an answer of
-the database was lost, memory is made anew from it.
+Everything in memory is a cache of the database. A task that turns out not to wait any more is dropped; when an answer
+of the database was lost, memory is made anew from it.
 """
 
 from __future__ import annotations

@@ -108,6 +108,7 @@ class Sessions:
         """Ends a session because its stream ended; a newer one is not touched. What runs goes on.
 
         Args:
+            session: the one whose stream ended.
             goodbye: the agent left on purpose.
         """
         if self._registry.remove(session):

@@ -68,7 +68,7 @@ def to_status(error: StyxError) -> grpc.Status:
 
 
 def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
-    """The wrong fields, as many as fit: a status travels as metadata, and one that is too large arrives as no status."""
+    """The wrong fields, as many as fit: a status travels as metadata, and a larger one does not arrive."""
     bad = error_details_pb2.BadRequest()
     for item in error.violations:
         violation = bad.field_violations.add(
