@@ -55,7 +55,9 @@ def parse_filter(text: str) -> TaskFilter:
     while position < len(text.rstrip()):
         term = _TERM.match(text, position)
         if term is None:
-            raise _refusal(f"cannot be read at {text[position : position + 30]!r}; write terms like state=RUNNING AND name=x")
+            raise _refusal(
+                f"cannot be read at {text[position : position + 30]!r}; write terms like state=RUNNING AND name=x"
+            )
         found = _with_term(found, term[1], term[2], term[3])
         position = term.end()
         if position < len(text):
@@ -139,20 +141,20 @@ def _with_time(found: TaskFilter, operator: str, when: datetime) -> TaskFilter:
             case _:
                 raise _refusal("takes <, <=, > or >= for create_time")
     except OverflowError:
-        raise _refusal("has a time before the year 1 or after 9999")
+        raise _refusal("has a time before the year 1 or after 9999") from None
 
 
 def _time(value: str) -> datetime:
     try:
         when = datetime.fromisoformat(value)
     except ValueError:
-        raise _refusal(f"has a time {value!r} that is not RFC 3339, like 2026-01-31T00:00:00Z")
+        raise _refusal(f"has a time {value!r} that is not RFC 3339, like 2026-01-31T00:00:00Z") from None
     if when.tzinfo is None:
         raise _refusal(f"has a time {value!r} without a zone; put Z behind it")
     try:
         return when.astimezone(UTC)
     except OverflowError:
-        raise _refusal(f"has a time {value!r} before the year 1 or after 9999")
+        raise _refusal(f"has a time {value!r} before the year 1 or after 9999") from None
 
 
 def _state(word: str) -> TaskState:

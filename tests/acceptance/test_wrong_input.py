@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 import styx
-from tests.support.stack import Done, Stack
+from tests.support.programs import Finished
+from tests.support.stack import Stack
 
 
 def _tasks(stack: Stack) -> int:
     return len(stack.good("list", "--all", "-o", "name").split())
 
 
-def _refused(stack: Stack, *words: str, stdin: bytes = b"", **env: str) -> Done:
+def _refused(stack: Stack, *words: str, stdin: bytes = b"", **env: str) -> Finished:
     before = _tasks(stack)
     done = stack.styx(*words, stdin=stdin, **env)
     assert done.code != 0

@@ -9,33 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.programs import Finished
 from tests.support.until import until
 
 BIN = Path(sys.executable).parent
 LONG_SECONDS = 240.0
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    code: int
-    out: bytes
-    err: bytes
-
-    @property
-    def text(self) -> str:
-        """Its answer."""
-        return self.out.decode()
-
-    @property
-    def talk(self) -> str:
-        """What it said beside."""
-        return self.err.decode()
 
 
 class Stack:
@@ -50,7 +31,7 @@ class Stack:
             "STYX_DATA_DIR": str(folder),
         }
 
-    def styx(self, *words: str, stdin: bytes = b"", **env: str) -> Done:
+    def styx(self, *words: str, stdin: bytes = b"", **env: str) -> Finished:
         """Runs a command to its end."""
         done = subprocess.run(
             [str(BIN / "styx"), *words],
@@ -60,7 +41,7 @@ class Stack:
             timeout=LONG_SECONDS,
             check=False,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Finished(done.returncode, done.stdout, done.stderr)
 
     def good(self, *words: str, stdin: bytes = b"") -> str:
         """The answer of a command that must succeed."""
