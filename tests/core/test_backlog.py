@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
+from styx_server.core.placement.capacity import Fleet
+from styx_server.core.placement.plan import plan_round
 from styx_server.core.task import TaskId
-from tests.support.builders import a_shape, a_waiting
+from tests.support.builders import a_shape, a_waiting, some_slots
 
 SHAPES = [a_shape(), a_shape(cpus_milli=2000)]
 WINDOW = 4
@@ -226,3 +229,46 @@ def test_the_next_time_is_the_earliest_of_all_namespaces() -> None:
     assert backlog.next_time() == 20.0
     backlog.promote(25.0)
     assert backlog.next_time() == 30.0
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="tasks that wait for a time fill the window, and none behind them is read until one of them is due",
+)
+def test_tasks_for_tomorrow_do_not_hold_up_those_for_today() -> None:
+    window = NamespaceBacklog("default", WINDOW)
+    tomorrow = [a_waiting(number, ready_at=1e9) for number in range(1, WINDOW + 1)]
+    assert drained_with_refills(window, [*tomorrow, a_waiting(99)]) == [99]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="tasks of a shape that fits nowhere fill the window, and none behind them is read until they are gone",
+)
+def test_tasks_that_fit_nowhere_do_not_hold_up_those_that_do() -> None:
+    backlog = Backlog(window=WINDOW)
+    table = [a_waiting(number, shape=a_shape(gpu_count=1)) for number in range(1, WINDOW + 1)] + [a_waiting(99)]
+    fleet = Fleet()
+    fleet.put(some_slots(1), ())
+    placed = []
+    for _ in range(5):
+        refill(backlog.namespace("default"), table)
+        placed += [item.task.task_id for item in plan_round(backlog, fleet, {}, 10).placements]
+    assert placed == [99]
+
+
+def refill(window: NamespaceBacklog, table: list[Waiting]) -> None:
+    """Reads on from a table of waiting tasks, if the window wants it."""
+    horizon = window.horizon
+    if window.wants_refill() and horizon is not None:
+        count = window.begin_refill()
+        rows = sorted((task for task in table if task.key > horizon), key=lambda task: task.key)[:count]
+        window.end_refill(rows, exhausted=len(rows) < count)
+
+
+def drained_with_refills(window: NamespaceBacklog, table: list[Waiting]) -> list[int]:
+    order = []
+    for _ in range(5):
+        refill(window, table)
+        order += drained(window)
+    return order

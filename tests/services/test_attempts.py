@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
-
 from styx_server.core.session import AttemptReport
 from styx_server.core.states import AttemptState, OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, Resources, RetryPolicy, TaskId
@@ -127,12 +125,18 @@ async def test_an_end_is_taken_from_an_older_session_too(server: Server) -> None
     assert await server.state(order.task_id) == (TaskState.SUCCEEDED, "")
 
 
-@pytest.mark.parametrize("kind", [OutcomeKind.LOST, OutcomeKind.REJECTED, OutcomeKind.SUPERVISOR_LOST])
-async def test_who_says_live_of_what_the_server_ended_is_told_to_stop(server: Server, kind: OutcomeKind) -> None:
-    agent, order = await server.one_running()
-    await agent.ends(order, an_outcome(kind))
-    assert not await agent.report(order, RUNNING)
-    assert not await agent.report(order, STOPPING)
+async def test_who_says_live_of_what_the_server_ended_is_told_to_stop(server: Server) -> None:
+    agent = await server.agent()
+    for kind in (OutcomeKind.LOST, OutcomeKind.REJECTED, OutcomeKind.SUPERVISOR_LOST, OutcomeKind.HOST_REBOOTED):
+        await server.submit(at_most_once=True)
+        await soon(lambda: agent.session is not None and bool(agent.assigned), "an assignment")
+        order = agent.assigned.pop()
+        await agent.starts(order)
+        await agent.ends(order, an_outcome(kind))
+        assert not await agent.report(order, RUNNING), kind
+        assert not await agent.report(order, STOPPING), kind
+        await server.cancel(order.task_id)
+        agent.assigned.clear()
 
 
 async def test_a_report_about_nothing_that_exists_is_refused(server: Server) -> None:
@@ -174,23 +178,24 @@ async def test_a_task_in_backoff_says_so_and_when(server: Server) -> None:
     assert len(agent.assigned) == 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "state", "reason"),
-    [
-        (OutcomeKind.TIMED_OUT, TaskState.TIMED_OUT, "timeout"),
-        (OutcomeKind.OOM_KILLED, TaskState.FAILED, "out_of_memory"),
-        (OutcomeKind.START_FAILED, TaskState.FAILED, "start_failed"),
-        (OutcomeKind.SIGNALED, TaskState.FAILED, "signal"),
-    ],
-)
-async def test_each_kind_of_end_is_stored_with_its_reason(
-    server: Server, kind: OutcomeKind, state: TaskState, reason: str
-) -> None:
-    agent, order = await server.one_running()
-    assert await agent.ends(order, Outcome(kind=kind, signal=9, message="so it was"))
-    assert await server.state(order.task_id) == (state, reason)
-    (row,) = await server.rows("select * from attempts")
-    assert (row["outcome"], row["signal"], row["message"]) == (kind, 9, "so it was")
+ENDS = [
+    (OutcomeKind.TIMED_OUT, TaskState.TIMED_OUT, "timeout"),
+    (OutcomeKind.OOM_KILLED, TaskState.FAILED, "out_of_memory"),
+    (OutcomeKind.START_FAILED, TaskState.FAILED, "start_failed"),
+    (OutcomeKind.SIGNALED, TaskState.FAILED, "signal"),
+]
+
+
+async def test_each_kind_of_end_is_stored_with_its_reason(server: Server) -> None:
+    agent = await server.agent()
+    for number, (kind, state, reason) in enumerate(ENDS):
+        await server.submit()
+        order = (await agent.takes(number + 1))[number]
+        await agent.starts(order)
+        assert await agent.ends(order, Outcome(kind=kind, signal=9, message="so it was"))
+        assert await server.state(order.task_id) == (state, reason)
+        (row,) = await server.rows("select * from attempts where task_id = $1", order.task_id)
+        assert (row["outcome"], row["signal"], row["message"]) == (kind, 9, "so it was")
 
 
 async def test_the_budget_of_the_machines_ends_in_a_hold_until_a_person_says_so(server: Server) -> None:

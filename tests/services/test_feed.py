@@ -138,12 +138,16 @@ async def test_a_change_that_commits_late_is_not_skipped(server: Server) -> None
 async def test_a_change_that_is_rolled_back_is_never_seen(server: Server) -> None:
     watch = Watch(server, changes_only=True)
     await watch.is_synced()
-    with pytest.raises(RuntimeError):
+
+    async def never() -> None:
         async with server.database.transaction() as transaction:
             await transaction._connection.execute(
                 "insert into task_events (task_id, state, namespace, kind) values (77, 1, 'default', 'never')"
             )
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await never()
     (task_id,) = await server.submit()
     await watch.has(task_id, TaskState.PENDING)
     assert {seen for seen, _ in watch.seen()} == {task_id}

@@ -62,10 +62,10 @@ async def test_a_chunk_that_comes_twice_is_stored_once(server: Server) -> None:
     assert await read(server, order.task_id) == b"oncemore"
 
 
-@pytest.mark.parametrize("start", [1, 1000])
-async def test_a_hole_is_not_stored_and_the_agent_is_told_where_to_go_on(server: Server, start: int) -> None:
+async def test_a_hole_is_not_stored_and_the_agent_is_told_where_to_go_on(server: Server) -> None:
     agent, order = await server.one_running()
-    assert await agent.writes(order, chunk(start, b"far")) == stored(0, rewind=True)
+    for start in (1, 1000):
+        assert await agent.writes(order, chunk(start, b"far")) == stored(0, rewind=True)
     assert await server.rows("select 1 from log_chunks") == []
 
 
@@ -102,23 +102,21 @@ async def test_compressed_chunks_are_kept_as_they_came(server: Server) -> None:
     await sealed(server)
 
 
-@pytest.mark.parametrize(
-    ("length", "codec", "data"),
-    [
-        (5, Codec.ZSTD, b"no frame"),
-        (5, Codec.ZSTD, zstandard.compress(b"longer than it says")),
-        (50, Codec.ZSTD, zstandard.compress(b"shorter")),
-        (5, Codec.IDENTITY, b"four"),
-        (5, Codec.ZSTD, zstandard.compress(b"x" * 10**6)),
-    ],
-)
-async def test_a_chunk_that_is_not_what_it_says_is_refused(
-    server: Server, length: int, codec: Codec, data: bytes
-) -> None:
+BAD_CHUNKS = [
+    (5, Codec.ZSTD, b"no frame"),
+    (5, Codec.ZSTD, zstandard.compress(b"longer than it says")),
+    (50, Codec.ZSTD, zstandard.compress(b"shorter")),
+    (5, Codec.IDENTITY, b"four"),
+    (5, Codec.ZSTD, zstandard.compress(b"x" * 10**6)),
+]
+
+
+async def test_a_chunk_that_is_not_what_it_says_is_refused(server: Server) -> None:
     server.expected.add("log_chunk_bad")
     agent, order = await server.one_running()
-    bad = Chunk(start=0, length=length, codec=codec, data=data)
-    assert await agent.writes(order, bad) == stored(0, rewind=True)
+    for length, codec, data in BAD_CHUNKS:
+        bad = Chunk(start=0, length=length, codec=codec, data=data)
+        assert await agent.writes(order, bad) == stored(0, rewind=True)
     assert await agent.writes(order, chunk(0, b"good")) == stored(4)
 
 
@@ -260,7 +258,7 @@ async def test_many_streams_at_once_are_each_stored_whole(server: Server) -> Non
     for order in orders:
         assert await read(server, order.task_id) == data[order.fence]
         assert await agent.ends(order, exited(0), [log_end(data[order.fence])])
-    await soon(lambda: server.app._over.empty(), "all ends noted")
+    await soon(server.app._over.empty, "all ends noted")
 
 
 async def test_any_order_of_sending_and_resending_gives_what_was_written(server: Server) -> None:

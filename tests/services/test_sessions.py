@@ -374,7 +374,7 @@ async def test_an_attempt_is_remembered_until_its_output_is_complete_and_no_long
     agent, order = await server.one_running()
     assert agent.session is not None
     await agent.ends(order, exited(0), [log_end(b"hello")])
-    await soon(lambda: server.app._over.empty(), "the end is noted")
+    await soon(server.app._over.empty, "the end is noted")
     assert order.fence in agent.session.known
     await agent.writes(order, chunk(0, b"hello"))
     known = agent.session.known

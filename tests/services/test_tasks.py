@@ -1,4 +1,4 @@
-"""Cancel and retry: of whatever runs at the same time, exactly one thing has happened in the end; and lists of tasks."""
+"""Cancel and retry: of whatever runs at the same time, exactly one thing has happened in the end. And lists."""
 
 from __future__ import annotations
 
@@ -89,16 +89,19 @@ async def test_cancelling_many_is_all_or_nothing_and_in_the_order_asked(server: 
     assert {view.state for view in views} == {TaskState.CANCELLED}
 
 
-@pytest.mark.parametrize("round_", range(5))
-async def test_a_cancel_and_an_end_at_once_leave_one_terminal_state(server: Server, round_: int) -> None:
-    agent, order = await server.one_running(retry=RetryPolicy(max_retries=1, backoff_seconds=0))
-    calls = [agent.ends(order, exited(1)), server.cancel(order.task_id)]
-    answers = await gathered(calls if round_ % 2 else calls[::-1])
-    assert not any(isinstance(answer, Exception) for answer in answers)
-    # Whichever was first: the wish to stop holds, so there is no second attempt.
-    await server.becomes(order.task_id, TaskState.CANCELLED)
+async def test_a_cancel_and_an_end_at_once_leave_one_terminal_state(server: Server) -> None:
+    agent = await server.agent()
+    for number in range(8):
+        (task_id,) = await server.submit(retry=RetryPolicy(max_retries=1, backoff_seconds=0))
+        order = (await agent.takes(number + 1))[number]
+        await agent.starts(order)
+        calls = [agent.ends(order, exited(1)), server.cancel(task_id)]
+        answers = await gathered(calls if number % 2 else calls[::-1])
+        assert not any(isinstance(answer, Exception) for answer in answers)
+        # Whichever was first: the wish to stop holds, so there is no second attempt.
+        await server.becomes(task_id, TaskState.CANCELLED)
     await server.settled()
-    assert len(agent.assigned) == 1
+    assert len(agent.assigned) == 8
 
 
 async def test_a_cancel_that_meets_a_task_between_two_attempts_is_not_lost(server: Server) -> None:
@@ -111,7 +114,7 @@ async def test_a_cancel_that_meets_a_task_between_two_attempts_is_not_lost(serve
             # The end waits for the cancel, or it is stored already; it never slips through in between.
             await connection.execute("select 1")
     await gathered([cancel, end])
-    await soon(lambda: end.done(), "the end is stored")
+    await soon(end.done, "the end is stored")
     assert await server.state(order.task_id) == (TaskState.CANCELLED, "cancel_requested")
 
 
@@ -125,12 +128,15 @@ async def test_a_cancel_in_flight_makes_the_end_decide_again(server: Server) -> 
     assert await server.state(order.task_id) == (TaskState.CANCELLED, "cancel_requested")
 
 
-@pytest.mark.parametrize("kind", OutcomeKind)
-async def test_a_cancelling_task_ends_cancelled_whatever_its_attempt_says(server: Server, kind: OutcomeKind) -> None:
-    agent, order = await server.one_running(at_most_once=True)
-    await server.cancel(order.task_id)
-    assert await agent.ends(order, an_outcome(kind))
-    assert await server.state(order.task_id) == (TaskState.CANCELLED, "cancel_requested")
+async def test_a_cancelling_task_ends_cancelled_whatever_its_attempt_says(server: Server) -> None:
+    agent = await server.agent()
+    for number, kind in enumerate(OutcomeKind):
+        (task_id,) = await server.submit(at_most_once=True)
+        order = (await agent.takes(number + 1))[number]
+        await agent.starts(order)
+        await server.cancel(task_id)
+        assert await agent.ends(order, an_outcome(kind))
+        assert await server.state(task_id) == (TaskState.CANCELLED, "cancel_requested"), kind
 
 
 async def test_a_repeated_cancel_does_not_touch_a_task_that_was_opened_again(server: Server) -> None:

@@ -27,9 +27,10 @@ begin
     delete from tasks;
     for place in 0..47 loop
         begin
-            insert into tasks (id, spec_id, shape_id, namespace, state, attempt_state, desired, end_time, agent_id, fence,
-                attempt)
-            values (place, 1, 1, 'default', place / 6 + 1, place % 6, 2, case when place / 6 >= 3 then now() end, 1, 10, 3);
+            insert into tasks (id, spec_id, shape_id, namespace, state, attempt_state, desired, end_time, agent_id,
+                fence, attempt)
+            values (place, 1, 1, 'default', place / 6 + 1, place % 6, 2, case when place / 6 >= 3 then now() end, 1,
+                10, 3);
         exception when check_violation then null;
         end;
     end loop;

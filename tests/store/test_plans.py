@@ -17,28 +17,32 @@ from tests.support.postgres import DatabaseFactory
 ROWS = 20_000
 BIG = {"tasks", "task_specs", "live_attempts", "attempts", "task_events", "log_chunks", "log_streams", "requests"}
 
-FILL = f"""
-insert into shapes (digest, body) values ('d', '{{}}');
-insert into agents (name, key_digest, pool) select 'a', sha256(i::text::bytea), 'default' from generate_series(1, 20) i;
+FILL = """
+insert into shapes (digest, body) values ('d', '{}');
+insert into agents (name, key_digest, pool)
+select 'a', sha256(i::text::bytea), 'default' from generate_series(1, 20) i;
 insert into agent_leases (agent_id, epoch, connected) select id, 1, true from agents;
 insert into leaders (name, replica_id) values ('scheduler', gen_random_uuid());
-insert into task_specs (name, body) select 'n' || i, 'x' from generate_series(1, {ROWS}) i;
-insert into tasks (id, spec_id, shape_id, namespace, priority, state, attempt_state, attempt, fence, agent_id, assign_time,
-    end_time)
-select i, i, 1, 'default', i % 3, s.state, s.attempt_state, 1, i, i % 20 + 1, now(), case when s.state = 4 then now() end
-from generate_series(1, {ROWS}) i,
+insert into task_specs (name, body) select 'n' || i, 'x' from generate_series(1, 20000) i;
+insert into tasks (id, spec_id, shape_id, namespace, priority, state, attempt_state, attempt, fence, agent_id,
+    assign_time, end_time)
+select i, i, 1, 'default', i % 3, s.state, s.attempt_state, 1, i, i % 20 + 1, now(),
+    case when s.state = 4 then now() end
+from generate_series(1, 20000) i,
     lateral (select case when i % 20 = 0 then 2 when i % 20 = 1 then 1 else 4 end as state,
         case when i % 20 = 0 then 3 else 5 end as attempt_state) s;
 insert into live_attempts select id, agent_id, fence from tasks where attempt_state = 3;
 insert into attempts (task_id, number, fence, agent_id, cause, assign_time, end_time, outcome)
 select id, 1, fence, agent_id, 'first', now(), now(), 1 from tasks where attempt_state = 5;
-select setval('fences', {ROWS} * 10);
-insert into task_events (task_id, state, namespace, kind) select i, 1, 'default', 'x' from generate_series(1, {ROWS}) i;
+select setval('fences', 200000);
+insert into task_events (task_id, state, namespace, kind)
+select i, 1, 'default', 'x' from generate_series(1, 20000) i;
 insert into log_streams (task_id, attempt, stream, fence, stored_bytes)
-select i, 1, 1, i, 10 from generate_series(1, {ROWS}) i;
+select i, 1, 1, i, 10 from generate_series(1, 20000) i;
 insert into log_chunks (task_id, attempt, stream, start_offset, length, codec, data)
-select i % 200, 1, 1, i / 200 * 10, 10, 1, 'xxxxxxxxxx' from generate_series(1, {ROWS}) i;
-insert into requests (token_id, method, request_id, digest) select 1, 'm', i::text, 'd' from generate_series(1, {ROWS}) i;
+select i % 200, 1, 1, i / 200 * 10, 10, 1, 'xxxxxxxxxx' from generate_series(1, 20000) i;
+insert into requests (token_id, method, request_id, digest)
+select 1, 'm', i::text, 'd' from generate_series(1, 20000) i;
 """
 
 END: dict[str, Any] = {

@@ -45,8 +45,8 @@ _NOTHING: dict[str, str] = {
     """,
     "chunks of a stream overlap": """
         select a.task_id from log_chunks a join log_chunks b
-            on a.task_id = b.task_id and a.attempt = b.attempt and a.stream = b.stream and a.start_offset < b.start_offset
-        where a.start_offset + a.length > b.start_offset
+            on a.task_id = b.task_id and a.attempt = b.attempt and a.stream = b.stream
+        where a.start_offset < b.start_offset and a.start_offset + a.length > b.start_offset
     """,
     "a chunk is stored twice": """
         select task_id from log_chunks group by task_id, attempt, stream, start_offset having count(*) > 1

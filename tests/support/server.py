@@ -49,7 +49,7 @@ from styx_server.store.partitions import make_partitions
 from tests.support.builders import a_capacity, a_new_task
 from tests.support.gates import GatedDatabase
 from tests.support.invariants import check_memory, check_store
-from tests.support.until import soon
+from tests.support.until import soon, soon_true
 
 ONCE = Mutation(token_id=1, method="Test", request_id="", digest=b"")
 BUGS = ("loop_failed", "flush_failed", "item_failed", "rpc_failed", "log_chunk_bad", "log_corrupt")
@@ -206,9 +206,12 @@ class Server:
 
     async def becomes(self, task_id: TaskId, state: TaskState, reason: str | None = None) -> None:
         """Waits until a task is in a state."""
-        async with asyncio.timeout(20):
-            while (found := await self.state(task_id))[0] is not state or reason not in (None, found[1]):
-                await asyncio.sleep(0.01)
+
+        async def is_there() -> bool:
+            found = await self.state(task_id)
+            return found[0] is state and reason in (None, found[1])
+
+        await soon_true(is_there, f"t{task_id} is {state.name} {reason or ''}")
 
     async def settled(self) -> None:
         """Waits until no placement is in flight and nothing waits to be ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 PATIENCE_SECONDS = 30.0
 
@@ -22,6 +22,15 @@ async def soon(condition: Callable[[], bool], what: str, *, seconds: float = PAT
     """As `until`, for tests on the event loop."""
     deadline = time.monotonic() + seconds
     while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        await asyncio.sleep(0.01)
+
+
+async def soon_true(condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+    """As `soon`, for conditions that have to be asked for."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
         await asyncio.sleep(0.01)

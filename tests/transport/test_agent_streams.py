@@ -221,12 +221,12 @@ def gpus(*indexes: int) -> agents_pb2.Capacity:
     return agents_pb2.Capacity(cpus=1, gpus=[agents_pb2.Gpu(index=index, name="A100") for index in indexes])
 
 
-@pytest.mark.parametrize("what", WRONG_HELLOS)
-async def test_a_hello_that_cannot_be_right_is_refused_with_its_field(port: Port, agent: Wired, what: str) -> None:
-    call = agent.stub.Session(metadata=bearer(agent.token))
-    await call.write(WRONG_HELLOS[what](agent))
-    assert await ends_with(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD")
-    assert port.server.app.registry.get(agent.agent_id) is None
+async def test_a_hello_that_cannot_be_right_is_refused_with_its_field(port: Port, agent: Wired) -> None:
+    for what, message in WRONG_HELLOS.items():
+        call = agent.stub.Session(metadata=bearer(agent.token))
+        await call.write(message(agent))
+        assert await ends_with(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD"), what
+        assert port.server.app.registry.get(agent.agent_id) is None
 
 
 async def test_odd_accelerators_of_one_agent_are_passed_over_and_stop_nobody(port: Port, agent: Wired) -> None:
@@ -282,26 +282,24 @@ WRONG_REPORTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", EXTREME)
-async def test_an_end_is_stored_whatever_is_odd_about_it(port: Port, agent: Wired, what: str) -> None:
+async def test_an_end_is_stored_whatever_is_odd_about_it(port: Port, agent: Wired) -> None:
     async with agent.session() as (call, _):
-        (task_id,) = await port.server.submit(a_new_task())
-        (order,) = (await told(call, "assign")).assignments
-        await call.write(report(1, order, ENDED, **EXTREME[what]))
-        assert (await told(call, "report_ack")).seq == 1
-        view = (await port.server.app.tasks.get(task_id)).attempts[0]
-        assert view.outcome is not None
-        # What is shown of it must be possible to show.
-        assert task_details(await port.server.app.tasks.get(task_id)).attempts
+        for seq, (what, changes) in enumerate(EXTREME.items(), start=1):
+            (task_id,) = await port.server.submit(a_new_task())
+            (order,) = (await told(call, "assign")).assignments
+            await call.write(report(seq, order, ENDED, **changes))
+            assert (await told(call, "report_ack")).seq == seq, what
+            details = await port.server.app.tasks.get(task_id)
+            # What is stored of it must also be possible to show.
+            assert task_details(details).attempts[0].state == ENDED, what
+            await port.server.cancel(task_id)
 
 
-@pytest.mark.parametrize("what", WRONG_REPORTS)
-async def test_a_report_that_cannot_be_right_ends_the_session_with_its_field(
-    port: Port, agent: Wired, what: str
-) -> None:
-    async with agent.session() as (call, _):
-        await call.write(report(1, wire.Assignment(fence=1, task_id=1), ENDED, **WRONG_REPORTS[what]))
-        assert await ends_with(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD")
+async def test_a_report_that_cannot_be_right_ends_the_session_with_its_field(agent: Wired) -> None:
+    for what, changes in WRONG_REPORTS.items():
+        async with agent.session() as (call, _):
+            await call.write(report(1, wire.Assignment(fence=1, task_id=1), ENDED, **changes))
+            assert await ends_with(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD"), what
 
 
 async def test_output_of_another_epoch_is_refused(port: Port, agent: Wired) -> None:
@@ -322,20 +320,18 @@ async def test_output_of_an_attempt_that_is_not_the_agents_is_not_wanted(port: P
     assert await port.server.rows("select 1 from log_chunks") == []
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
+async def test_a_chunk_that_cannot_be_right_is_refused(agent: Wired) -> None:
+    wrong: list[dict[str, Any]] = [
         {"length": 256 * 1024 + 1},
         {"length": -1},
         {"offset": -1, "length": 1, "data": b"x"},
-    ],
-    ids=str,
-)
-async def test_a_chunk_that_cannot_be_right_is_refused(port: Port, agent: Wired, piece: dict[str, Any]) -> None:
-    async with agent.session() as (_, welcome), agent.output() as output:
-        chunk = wire.LogChunk(fence=1, stream=OUT, codec=1, **piece)
-        await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[chunk]))
-        assert await ends_with(output) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD")
+    ]
+    async with agent.session() as (_, welcome):
+        for piece in wrong:
+            async with agent.output() as output:
+                chunk = wire.LogChunk(fence=1, stream=OUT, codec=1, **piece)
+                await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[chunk]))
+                assert await ends_with(output) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD"), piece
 
 
 async def test_ages_that_reach_beyond_time_do_no_harm(port: Port, agent: Wired) -> None:
