@@ -77,7 +77,7 @@ def test_a_share_is_given_back_even_when_the_agent_is_gone() -> None:
     ledger = Ledger()
     an_agent_with(ledger, 1, [])
     taken(ledger, 7, 1)
-    ledger.fleet.remove(AgentId(1))
+    del ledger.fleet.agents[AgentId(1)]
     ledger.give_back([Fence(7)])
     assert ledger.usage["default"] == 0
     assert ledger.held_on(AgentId(1)) == []
