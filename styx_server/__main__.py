@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _serve(settings: Settings) -> None:
-    from styx_server.app import StartError, serve
     from styx_server.core.errors import StyxError
     from styx_server.embedded import EmbeddedPostgresError
+    from styx_server.serve import StartError, serve
     from styx_server.store.migrate import MigrationError
     from styx_server.telemetry import configure_logging
 
@@ -57,7 +57,7 @@ def _serve(settings: Settings) -> None:
 
 
 def _fail(error: BaseException) -> None:
-    from styx_server.app import StartError
+    from styx_server.serve import StartError
 
     if not isinstance(error, (StartError, OSError)) and type(error).__module__.startswith("builtins"):
         raise error

@@ -45,7 +45,7 @@ class Tasks:
 
     Args:
         on_change: told after each commit.
-        on_cancelled: told how many waiting tasks were ended.
+        on_cancelled: told which waiting tasks were ended.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Tasks:
         scheduling: Scheduling,
         registry: SessionRegistry,
         on_change: Callable[[], None],
-        on_cancelled: Callable[[int], None],
+        on_cancelled: Callable[[list[TaskId]], None],
     ) -> None:
         self._database = database
         self._shapes = shapes
@@ -141,7 +141,7 @@ class Tasks:
             self._scheduling.task_gone(namespaces[row["id"]], TaskId(row["id"]))
         # Of a repeated request too: the answer to the first may have been lost before its orders were sent.
         self._send_stops(stopping)
-        self._on_cancelled(len(waiting))
+        self._on_cancelled([TaskId(row["id"]) for row in waiting])
         self._on_change()
         views = {row["id"]: task_view(row) for row in after}
         return [views[task_id] for task_id in task_ids]

@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 from structlog.testing import capture_logs
 
-from styx_server.app import App, _Identity
+from styx_server.app import App, Identity
 from styx_server.clock import now
 from styx_server.core.placement.capacity import Capacity
 from styx_server.core.session import (
@@ -268,7 +268,7 @@ async def built(database: Database) -> App:
     """The server as the composition root makes it, ready to work."""
     row = await database.fetch_row("get_deployment")
     assert row is not None
-    identity = _Identity(deployment_id=row["id"], replica_id=new_uuid())
+    identity = Identity(deployment_id=row["id"], replica_id=new_uuid())
     app = App(database, identity)
     await make_partitions(database, app.clock.now())
     await database.execute("disconnect_all", replica_id=identity.replica_id)

@@ -1,0 +1,197 @@
+"""One server process from start to stop: database, token, ports, the file that says where they are. Decides nothing.
+
+Everything is started in order and stopped in reverse. What runs in between is built by `app.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+import uvicorn
+
+from styx_server import VERSION
+from styx_server.app import App, Identity
+from styx_server.config import Settings
+from styx_server.core.errors import StyxError
+from styx_server.embedded import EmbeddedPostgres
+from styx_server.ids import new_secret, new_uuid
+from styx_server.store.database import Database, connect, migrate_database
+from styx_server.store.partitions import make_partitions
+from styx_server.transport.server import GrpcServer
+from styx_server.web.app import make_app
+
+_log = structlog.get_logger()
+
+_STOP_GRACE_SECONDS = 3.0
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+async def serve(settings: Settings) -> None:
+    """Runs a server until SIGTERM or SIGINT.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+        if embedded is not None:
+            await embedded.start()
+            stack.push_async_callback(embedded.stop)
+        database = await _connect(settings, embedded)
+        stack.push_async_callback(database.close)
+        await _run(settings, database, embedded, stop)
+
+
+async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
+    row = await database.fetch_row("get_deployment")
+    assert row is not None
+    identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=new_uuid())
+    app = App(database, identity)
+    await app.access.ensure_admin(_admin_token(settings))
+    await make_partitions(database, app.clock.now())
+    await database.execute("disconnect_all", replica_id=identity.replica_id)
+    await app.scheduling.lead(identity.replica_id)
+    server = app.grpc_server()
+    async with asyncio.TaskGroup() as group:
+        work = app.start_work(group)
+        if embedded is not None:
+            work.append(group.create_task(embedded.keep_running()))
+        try:
+            grpc_port = await _listen(server, settings)
+            http, listener = _http_server(settings, app, grpc_port)
+            web = group.create_task(http.serve(sockets=[listener]))
+            await _announce(settings, app, server, grpc_port, int(listener.getsockname()[1]))
+            await asyncio.wait([group.create_task(stop.wait()), web], return_when=asyncio.FIRST_COMPLETED)
+            _log.info("server_stopping")
+            app.health.stopping = True
+            _endpoint_file(settings).unlink(missing_ok=True)
+            await server.stop(_STOP_GRACE_SECONDS)
+            http.should_exit = True
+            await web
+        finally:
+            stop.set()
+            for task in work:
+                task.cancel()
+    _log.info("server_stopped")
+
+
+async def _connect(settings: Settings, embedded: EmbeddedPostgres | None) -> Database:
+    address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
+    try:
+        await migrate_database(**address)
+        return await connect(**address)
+    except StyxError as error:
+        raise StartError(f"{error}; check --database-url") from error
+
+
+def _admin_token(settings: Settings) -> str:
+    """The administrator's token, from the settings or the data folder; made at the first start."""
+    path = settings.data_dir / "admin.token"
+    if settings.admin_token:
+        return settings.admin_token
+    if path.exists():
+        return path.read_text("utf-8").strip()
+    token = f"styx_admin_{new_secret()}"
+    # On disk before the database knows it: a token that nobody can read again would lock everybody out.
+    handle = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    path.with_suffix(".new").rename(path)
+    return token
+
+
+async def _listen(server: GrpcServer, settings: Settings) -> int:
+    tls = (Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls else None
+    try:
+        return await server.start(settings.host, settings.grpc_port, tls)
+    except (RuntimeError, OSError) as error:
+        raise StartError(
+            f"cannot listen for gRPC on {settings.host}:{settings.grpc_port} ({error}); "
+            "another program has the port, or the address is not this machine's: choose --grpc-port (0: any free one)"
+        ) from error
+
+
+class _Uvicorn(uvicorn.Server):
+    """An HTTP server that leaves signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """Signals are handled in `serve`."""
+        yield
+
+
+def _http_server(settings: Settings, app: App, grpc_port: int) -> tuple[_Uvicorn, socket.socket]:
+    config = uvicorn.Config(
+        make_app(app.health, app.metrics_text, lambda: _discovery(settings, app, grpc_port)),
+        host=settings.host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        lifespan="off",
+        ws="none",
+        ssl_certfile=settings.tls_cert or None,
+        ssl_keyfile=settings.tls_key or None,
+    )
+    try:
+        listener = config.bind_socket()
+    except SystemExit:
+        raise StartError(
+            f"cannot listen for HTTP on {settings.host}:{settings.http_port}; another program has the port, "
+            "or the address is not this machine's: choose --http-port (0: any free one)"
+        ) from None
+    return _Uvicorn(config), listener
+
+
+def _discovery(settings: Settings, app: App, grpc_port: int) -> dict[str, Any]:
+    return {
+        "grpc_address": settings.grpc_advertise or None,
+        "grpc_port": grpc_port,
+        "tls": settings.tls,
+        "version": VERSION,
+        "deployment_id": str(app.identity.deployment_id),
+        "api": ["styx.v1"],
+    }
+
+
+async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port: int, http_port: int) -> None:
+    await server.set_serving(True)
+    # An address that stands for all of them is no address to dial.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    host = f"[{reachable}]" if ":" in reachable else reachable
+    document = {
+        "http": f"{'https' if settings.tls else 'http'}://{host}:{http_port}",
+        "grpc": f"{host}:{grpc_port}",
+        "tls": settings.tls,
+        "pid": os.getpid(),
+        "version": VERSION,
+        "deployment_id": str(app.identity.deployment_id),
+    }
+    path = _endpoint_file(settings)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    fresh.rename(path)
+    _log.info("server_ready", http=document["http"], grpc=document["grpc"], replica=str(app.identity.replica_id))
+
+
+def _endpoint_file(settings: Settings) -> Path:
+    return settings.data_dir / "endpoint.json"
