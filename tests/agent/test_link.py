@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
 from styx_agent import clock
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, feed
 from tests.support.scripted_server import ScriptedServer, listening, scripted_server
 from tests.support.supervisor_driver import sleepers
 from tests.support.until import soon
@@ -208,7 +208,7 @@ async def test_a_lost_connection_changes_nothing(server: ScriptedServer, agent: 
     held = server.session.hello.attempts
     assert [(item.fence, item.state, item.start_acked) for item in held] == [(fence, tasks_pb2.Attempt.RUNNING, True)]
     assert server.session.hello.last_epoch == server.sessions[0].epoch
-    fifo.write_text("go\n")
+    feed(fifo, b"go\n")
     await soon(lambda: server.complete(fence), "end and output")
     assert server.stdout(fence) == b"a\nb\n"
     assert server.attempts[fence].outcome.exit_code == 3
@@ -255,7 +255,7 @@ async def test_a_killed_link_finds_its_tasks_again(server: ScriptedServer, agent
     over = server.assign("echo short; exit 4")
     await soon(lambda: server.stdout(fence) == b"a\n" and server.complete(over), "output")
     agent.kill()
-    (agent.data_dir / "attempts" / str(fence) / "work" / "fifo").write_text("go\n")
+    feed(agent.data_dir / "attempts" / str(fence) / "work" / "fifo", b"go\n")
     agent.start()
     await soon(lambda: server.complete(fence), "end and output")
     assert server.stdout(fence) == b"a\nb\n"

@@ -11,7 +11,7 @@ import pytest
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, feed
 from tests.support.scripted_server import ScriptedServer, scripted_server
 from tests.support.until import soon
 
@@ -85,13 +85,13 @@ async def test_output_goes_on_from_where_the_server_stands(server: ScriptedServe
     fifo = agent.data_dir / "attempts" / str(fence) / "work" / "fifo"
     await soon(lambda: server.stdout(fence) == b"1\n", "the first line")
     server.ack_logs = False
-    fifo.write_text("go\n")
+    feed(fifo, b"go\n")
     await soon(lambda: server.pushes[-1].chunks[-1].offset == 2, "the second line is sent")
     server.session.cut()
     await soon(lambda: len(server.sessions) == 2, "a new session")
     server.ack_logs = True
     server.session.cut()
-    fifo.write_text("go\n")
+    feed(fifo, b"go\n")
     await soon(lambda: server.complete(fence), "end and output")
     assert server.stdout(fence) == b"1\n2\n3\n"
 
@@ -144,7 +144,7 @@ async def test_output_that_somebody_looks_at_comes_sooner(server: ScriptedServer
     other = server.assign(f"read line < fifo; {slow_lines}", setup="mkfifo fifo")
     await soon(lambda: server.running(other), "its start")
     server.session.send(log_interest=wire.LogInterest(fences=[other]))
-    (agent.data_dir / "attempts" / str(other) / "work" / "fifo").write_text("go\n")
+    feed(agent.data_dir / "attempts" / str(other) / "work" / "fifo", b"go\n")
     await soon(lambda: server.complete(other), "ten lines, at once")
     assert lazy <= 6
     assert len(server.pushes) - lazy >= 9

@@ -69,3 +69,9 @@ class AgentProcess:
                 return
             await asyncio.sleep(0.02)
         raise AssertionError("the supervisor does not end")
+
+
+def feed(fifo: Path, data: bytes) -> None:
+    """Puts bytes into a fifo without waiting for a reader: one that is gone must fail the test, not stop it."""
+    # Held open until this process ends, because bytes in a fifo that nobody holds are lost.
+    os.write(os.open(fifo, os.O_RDWR | os.O_CLOEXEC), data)
