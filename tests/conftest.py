@@ -6,6 +6,7 @@ one with nothing in it. The cluster behind them starts when the first test asks.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,12 @@ import pytest
 
 from styx_server.embedded import PostgresAddress
 from tests.support.postgres import DatabaseFactory, careless_cluster
+
+
+def pytest_configure() -> None:
+    """Whoever starts the run in the background may have told it to ignore interrupts; programs under test must not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -127,8 +127,12 @@ class LogIntake:
             rewind = batch.take(state, raws)
             results.append(Stored(end=batch.ends[state.key], rewind=rewind))
         if batch.moved:
-            await self._store(batch)
-            await self._settle(batch)
+            batch.mark(settling=True)
+            try:
+                await self._store(batch)
+                await self._settle(batch)
+            finally:
+                batch.mark(settling=False)
         return results
 
     async def _store(self, batch: _Batch) -> None:
@@ -250,6 +254,11 @@ class _Batch:
         self.ends: dict[StreamKey, int] = {}
         self.moved: dict[StreamKey, StreamState] = {}
         self.raws: dict[StreamKey, list[_Raw]] = {}
+
+    def mark(self, *, settling: bool) -> None:
+        """Says of every stream that its end is being moved here, or no longer is."""
+        for state in self.moved.values():
+            state.settling = settling
 
     def take(self, state: StreamState, raws: list[_Raw]) -> bool:
         """Takes what is contiguous; returns whether the agent has to start again from the end of the stream."""

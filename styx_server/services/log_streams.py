@@ -63,6 +63,7 @@ class StreamState:
         total: what the command wrote, once it is known.
         hasher: digest of the first `hashed` stored bytes outside of gaps; None when this process did not see them all.
         tail: newest chunks, without holes, while somebody follows.
+        settling: bytes of it are being committed by this process.
     """
 
     key: StreamKey
@@ -78,6 +79,7 @@ class StreamState:
     tail: deque[Chunk] = field(default_factory=deque)
     tail_size: int = 0
     followers: int = 0
+    settling: bool = False
 
     @property
     def complete(self) -> bool:
@@ -157,6 +159,9 @@ class LogStreams:
             if known is None:
                 known = fresh
                 self._put(known)
+            elif known.settling:
+                # Ahead in the database for this moment only; who writes here brings memory up to it.
+                pass
             elif fresh.stored > known.stored or (fresh.total is not None and known.total is None):
                 # Another server took over, or this one lost an answer: the database knows better.
                 known.hasher = known.hasher if fresh.stored == known.stored else None

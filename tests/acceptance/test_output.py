@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -97,9 +98,14 @@ def test_a_gibibyte_of_noise_is_kept_byte_for_byte_within_bounded_memory(own_sta
         assert _digest(stack, flag, task_id) == written
     largest = max(largest, *map(memory_of, watched))
     assert largest < MEMORY_BOUND
-    summary = {log["stream"]: log for log in stack.task(task_id)["attempts"][0]["logs"]}
-    assert all(log["sealed"] for log in summary.values())
+    until(lambda: all(log.get("sealed") for log in _logs(stack, task_id)), "both logs are sealed")
+    summary = {log["stream"]: log for log in _logs(stack, task_id)}
     assert int(summary["STDOUT"]["totalBytes"]) == GIB
+
+
+def _logs(stack: Stack, task_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = stack.task(task_id)["attempts"][0]["logs"]
+    return found
 
 
 def _digest(stack: Stack, flag: str, task_id: str) -> str:
