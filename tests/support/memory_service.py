@@ -312,6 +312,8 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
             timed_out = True
             os.killpg(stored.process.pid, signal.SIGKILL)
         code = await stored.process.wait()
+        # A child that outlived the shell may hold the pipes, which then never end by themselves.
+        stored.process._transport.close()  # type: ignore[attr-defined]
         self._settle(stored, attempt, code, timed_out=timed_out)
         await self._notify()
 
