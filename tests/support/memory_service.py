@@ -299,6 +299,15 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
             task.state, task.reason, task.message, stored.drained = State.FAILED, "start_failed", str(error), True
             await self._notify()
             return
+        try:
+            await self._follow(stored, attempt)
+        finally:
+            # A child that outlived the shell may hold the pipes, which then never end by themselves.
+            stored.process._transport.close()  # type: ignore[attr-defined]
+
+    async def _follow(self, stored: Stored, attempt: tasks_pb2.Attempt) -> None:
+        task, spec = stored.task, stored.task.spec
+        assert stored.process is not None
         task.state = State.RUNNING
         task.start_time.GetCurrentTime()
         await self._notify()
@@ -312,8 +321,6 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
             timed_out = True
             os.killpg(stored.process.pid, signal.SIGKILL)
         code = await stored.process.wait()
-        # A child that outlived the shell may hold the pipes, which then never end by themselves.
-        stored.process._transport.close()  # type: ignore[attr-defined]
         self._settle(stored, attempt, code, timed_out=timed_out)
         await self._notify()
 
