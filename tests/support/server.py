@@ -271,7 +271,7 @@ async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIte
         finally:
             await database.close()
     bugs = [line for line in lines if line["event"] in BUGS and line["event"] not in server.expected]
-    assert bugs == []
+    assert bugs == [], bugs
     if checked:
         connection = await asyncpg.connect(**address.arguments())
         await check_store(connection)
