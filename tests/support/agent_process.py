@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.scripted_server import JOIN_TOKEN
@@ -18,9 +19,10 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 class AgentProcess:
     """One data directory; links come and go in it."""
 
-    def __init__(self, data_dir: Path, port: int, *flags: str, token: str = JOIN_TOKEN) -> None:
+    def __init__(self, data_dir: Path, *ports: int, flags: Sequence[str] = (), token: str = JOIN_TOKEN) -> None:
         self.data_dir = data_dir
-        self.flags = ["--server-url", f"grpc://127.0.0.1:{port}", "--data-dir", str(data_dir), *flags]
+        urls = ",".join(f"grpc://127.0.0.1:{port}" for port in ports)
+        self.flags = ["--server-url", urls, "--data-dir", str(data_dir), *flags]
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(data_dir), "STYX_JOIN_TOKEN": token}
         self.process: subprocess.Popen[bytes] | None = None
         self._log = data_dir.parent / "link.log"
