@@ -48,6 +48,7 @@ class App:
         self._settings = settings
         self._stop = asyncio.Event()
         self._starts_again = False
+        self._on_terminal = os.isatty(2)  # asked now: one that has gone says no
         self._hurry = asyncio.Event()
         self._supervisor = SupervisorClient(settings.data_dir, self._on_supervisor)
         self._ledger = Ledger(self._supervisor.say)
@@ -104,7 +105,7 @@ class App:
     def _on_hangup(self) -> None:
         """An installed upgrade takes over. On a terminal it means that the terminal has gone, and we go too."""
         if not self._stop.is_set():
-            self._starts_again = not os.isatty(2)
+            self._starts_again = not self._on_terminal
             self._stop.set()
 
     async def _leave(self, link: Link) -> None:

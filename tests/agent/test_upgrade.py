@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import pty
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -68,6 +70,21 @@ async def test_a_hangup_starts_the_link_again_and_touches_no_task(
         await soon(lambda: server.complete(fence), "end and output")
         assert (server.stdout(fence), server.attempts[fence].outcome.exit_code) == (b"out\nmore\n", 3)
         assert "supervisor_renewed" not in agent.log()
+
+
+async def test_a_hangup_of_its_terminal_ends_the_link(served: tuple[ScriptedServer, int], data_dir: Path) -> None:
+    server, port = served
+    person, screen = pty.openpty()
+    agent = AgentProcess(data_dir, port)
+    agent.start(os.ttyname(screen))
+    try:
+        await soon(lambda: bool(server.sessions), "a session")
+        os.close(screen)
+        os.close(person)
+        assert await agent.stop(signal.SIGHUP) >= 0  # Python's own, when nobody is there to read its last words
+        await soon(lambda: server.session.goodbye, "Goodbye")
+    finally:
+        await agent.close()
 
 
 async def test_the_supervisor_is_replaced_when_it_holds_nothing(

@@ -30,8 +30,9 @@ class AgentProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self._log = data_dir.parent / "link.log"
 
-    def start(self) -> None:
-        with self._log.open("ab") as log:
+    def start(self, terminal: str = "") -> None:
+        """Starts the link; its log goes to a file, or to a terminal."""
+        with Path(terminal or self._log).open("ab", buffering=0) as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "styx_agent", *self.flags],
                 cwd=self._root,
