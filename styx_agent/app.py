@@ -48,7 +48,6 @@ class App:
         self._settings = settings
         self._stop = asyncio.Event()
         self._starts_again = False
-        self._on_terminal = os.isatty(2)  # asked now: one that has gone says no
         self._hurry = asyncio.Event()
         self._supervisor = SupervisorClient(settings.data_dir, self._on_supervisor)
         self._ledger = Ledger(self._supervisor.say)
@@ -71,7 +70,8 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        if not os.isatty(2):  # on a terminal it means that the terminal has gone, and we go too
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         from styx_agent.link import Link  # imports gRPC
 
         link = Link(
@@ -103,9 +103,9 @@ class App:
         self._stop.set()
 
     def _on_hangup(self) -> None:
-        """An installed upgrade takes over. On a terminal it means that the terminal has gone, and we go too."""
+        """An installed upgrade takes over."""
         if not self._stop.is_set():
-            self._starts_again = not self._on_terminal
+            self._starts_again = True
             self._stop.set()
 
     async def _leave(self, link: Link) -> None:

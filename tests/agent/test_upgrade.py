@@ -79,11 +79,10 @@ async def test_a_hangup_of_its_terminal_ends_the_link(served: tuple[ScriptedServ
     agent.start(os.ttyname(screen))
     try:
         await soon(lambda: bool(server.sessions), "a session")
+        assert await agent.stop(signal.SIGHUP) == -signal.SIGHUP
+    finally:
         os.close(screen)
         os.close(person)
-        assert await agent.stop(signal.SIGHUP) >= 0  # Python's own, when nobody is there to read its last words
-        await soon(lambda: server.session.goodbye, "Goodbye")
-    finally:
         await agent.close()
 
 
