@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 _WELCOME_SECONDS = 30.0
 _SILENCE_MICROS = 300_000_000
+_UNACKED_BEATS = 2.5
+"""When the last acked beat was sent this many beats ago, two are without an ack."""
 _LINGER_SECONDS = 0.001
 _REPORTS_IN_FLIGHT = 4
 _ATTEMPTS_PER_REPORT = 1000
@@ -50,6 +52,9 @@ class Session:
     Args:
         stub: the server.
         metadata: proof of who we are, for every call.
+
+    Attributes:
+        may_move: there are other servers, and one of them may have what this one lost: its database, or its life.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Session:
         self._beat_seconds = 10.0
         self._window_micros = 0
         self._acked_at = 0
+        self._opened_at = 0
         self._heard_at = 0
         self._beats: dict[int, int] = {}
         self._beat_seq = 0
@@ -83,6 +89,7 @@ class Session:
         self._reports: dict[int, list[tuple[int, bool, bool]]] = {}
         self._farewell: str | None = None
         self.draining = False
+        self.may_move = False
 
     @property
     def is_open(self) -> bool:
@@ -164,6 +171,7 @@ class Session:
         self._journal.session_opened(welcome.epoch)
         self._beat_seconds = max(0.05, codec.micros(welcome.heartbeat_interval) / 1e6)
         self._window_micros = codec.micros(welcome.start_window)
+        self._opened_at = self._heard_at
         self._ledger.new_session()
         for verdict in welcome.verdicts:
             _obey(self._server, verdict)
@@ -210,7 +218,7 @@ class Session:
         drained = self.draining
         while self._farewell is None:
             now = clock.boottime_micros()
-            self._check(now)
+            moves_at = self._check(now)
             if now >= next_beat or drained != self.draining:
                 drained = self.draining
                 await self._beat(call)
@@ -220,13 +228,19 @@ class Session:
                 await self._report(call)
                 continue
             self._wake.clear()
-            await clock.wait_for_event(self._wake, max(0.0, next_beat - clock.boottime_micros()) / 1e6)
+            until = min(next_beat, moves_at) if self.may_move else next_beat
+            await clock.wait_for_event(self._wake, max(0.0, until - clock.boottime_micros()) / 1e6)
 
-    def _check(self, now: int) -> None:
+    def _check(self, now: int) -> int:
+        """Whether the session is still of use; until when, if no beat is acked and another server may do so."""
         if self._ledger.supervisor_id != self._supervisor_id:
             raise SessionOver("the supervisor was replaced")
         if now - self._heard_at > max(_SILENCE_MICROS, round(6e6 * self._beat_seconds)):
             raise SessionOver("the server has been silent for too long")
+        moves_at = max(self._acked_at, self._opened_at) + round(_UNACKED_BEATS * 1e6 * self._beat_seconds)
+        if self.may_move and now >= moves_at:
+            raise SessionOver("the server acked neither of the last two beats; another one may")
+        return moves_at
 
     async def _beat(self, call: Any) -> None:
         self._beat_seq += 1

@@ -13,7 +13,7 @@ import gc
 import os
 import sys
 
-from styx_agent.supervisor import clock, kernel, recovery
+from styx_agent.supervisor import clock, kernel, program, recovery
 from styx_agent.supervisor.attempt import Surroundings
 from styx_agent.supervisor.cgroups import Cgroups, find_cgroups, isolation
 from styx_agent.supervisor.children import Children
@@ -72,6 +72,7 @@ class Supervisor:
 
     def __init__(self, directory: str, lock: int, *, cgroup: bool, idle_micros: int) -> None:
         self._directory = directory
+        self._program = program.digest()
         self._idle_micros = idle_micros
         tag = tag_of(directory)
         self._id = f"{os.getpid()}-{clock.boottime_micros()}"
@@ -151,6 +152,7 @@ class Supervisor:
         return {
             "op": "welcome",
             "version": VERSION,
+            "program": self._program,
             "supervisor_id": self._id,
             "boot_id": clock.boot_id(),
             "pid": os.getpid(),

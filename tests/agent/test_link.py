@@ -37,7 +37,7 @@ def server(served: tuple[ScriptedServer, int]) -> ScriptedServer:
 @pytest.fixture
 async def agent(served: tuple[ScriptedServer, int], data_dir: Path) -> AsyncIterator[AgentProcess]:
     """An agent with an open session."""
-    process = AgentProcess(data_dir, served[1], "--label", "zone=a", "--gpus", "A100:2", "--cpus", "3")
+    process = AgentProcess(data_dir, served[1], flags=["--label", "zone=a", "--gpus", "A100:2", "--cpus", "3"])
     process.start()
     try:
         await soon(lambda: bool(served[0].sessions), "a session")
@@ -306,7 +306,7 @@ async def test_sigterm_ends_the_link_politely(
     served: tuple[ScriptedServer, int], data_dir: Path, tag: str, on_exit: str
 ) -> None:
     server, port = served
-    agent = AgentProcess(data_dir, port, "--on-exit", on_exit)
+    agent = AgentProcess(data_dir, port, flags=["--on-exit", on_exit])
     agent.start()
     try:
         await soon(lambda: bool(server.sessions), "a session")

@@ -249,17 +249,6 @@ async def test_the_next_address_is_tried_when_one_is_dead(running: Running) -> N
         assert (await client.server_info()).version == "0.1.0"
 
 
-async def test_a_client_moves_to_another_server_when_its_own_dies(tmp_path: Path) -> None:
-    async with serving(tmp_path / "b") as second:
-        async with serving(tmp_path / "a") as first:
-            client = styx.AsyncClient(f"{first.url},{second.url}", TOKEN, retry=QUICK)
-            await client.submit_task("true", name="on the first")
-            assert len(first.service.tasks) == 1
-        await client.submit_task("true", name="on the second")
-        assert len(second.service.tasks) == 1
-        await client.close()
-
-
 async def test_a_restart_of_the_server_is_ridden_out(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as running:
         port = int(running.grpc_address.rpartition(":")[2])

@@ -31,6 +31,7 @@ class ScriptedSession:
 
     hello: wire.Hello
     epoch: int
+    port: int
     outbox: asyncio.Queue[wire.ServerMessage | None] = field(default_factory=asyncio.Queue)
     beats: list[wire.Heartbeat] = field(default_factory=list)
     reports: list[wire.Report] = field(default_factory=list)
@@ -45,7 +46,7 @@ class ScriptedSession:
         self.outbox.put_nowait(None)
 
 
-class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
+class ScriptedServer:
     def __init__(self) -> None:
         self.agents: dict[int, bytes] = {}
         self.sessions: list[ScriptedSession] = []
@@ -121,11 +122,11 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
         self.agents[agent_id] = request.key_digest
         return wire.JoinResponse(agent_id=agent_id, deployment_id=self.deployment_id)
 
-    async def Session(self, _requests: Any, context: Any) -> None:
+    async def Session(self, port: int, context: Any) -> None:
         await self._check_token(context)
         hello = (await context.read()).hello
         epoch = max(hello.last_epoch, len(self.sessions)) + 1
-        session = ScriptedSession(hello=hello, epoch=epoch)
+        session = ScriptedSession(hello=hello, epoch=epoch, port=port)
         for held in hello.attempts:
             if held.HasField("unacked_report") and self.ack_reports:
                 self._store(held.unacked_report)
@@ -149,7 +150,7 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
             session.over = True
             reader.cancel()
 
-    async def PushLogs(self, _requests: Any, context: Any) -> None:
+    async def PushLogs(self, context: Any) -> None:
         await self._check_token(context)
         while (request := await context.read()) is not grpc.aio.EOF:
             if request.epoch != self.session.epoch:
@@ -226,6 +227,23 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
         return wire.LogAck(fence=chunk.fence, stream=chunk.stream, durable_offset=len(kept))
 
 
+class _Door(AgentServiceServicer):  # type: ignore[misc]
+    """One of the ports that a service can be reached at."""
+
+    def __init__(self, service: ScriptedServer, port: int) -> None:
+        self._service = service
+        self._port = port
+
+    async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinResponse:
+        return await self._service.Join(request, context)
+
+    async def Session(self, _requests: Any, context: Any) -> None:
+        await self._service.Session(self._port, context)
+
+    async def PushLogs(self, _requests: Any, context: Any) -> None:
+        await self._service.PushLogs(context)
+
+
 @asynccontextmanager
 async def scripted_server(port: int = 0) -> AsyncIterator[tuple[ScriptedServer, int]]:
     """A server that is up; with the port that it listens on."""
@@ -236,10 +254,10 @@ async def scripted_server(port: int = 0) -> AsyncIterator[tuple[ScriptedServer, 
 
 @asynccontextmanager
 async def listening(service: ScriptedServer, port: int = 0) -> AsyncIterator[int]:
-    """Puts a service on a port for a while."""
+    """Puts a service on a port for a while; on several at once, it stands for replicas on one database."""
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    add_AgentServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    add_AgentServiceServicer_to_server(_Door(service, bound), server)  # type: ignore[no-untyped-call]
     await server.start()
     try:
         yield bound
