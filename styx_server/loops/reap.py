@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import structlog
 
+from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seconds, patience_seconds
@@ -81,7 +82,9 @@ class Reaper:
                     dead.append((TaskId(row["id"]), Fence(row["fence"]), outcome))
             if dead:
                 _log.warning("attempts_lost", agent=agent_id, count=len(dead), silent_seconds=round(seconds))
+                await failpoints.reach("server.lost.decided", Unavailable)
                 await self._reports.end_many(agent_id, dead, lease_seq=lease_seq)
+                await failpoints.reach("server.lost.committed")
 
     def _is_outage(self, now: float) -> bool:
         outage = self._watch.is_outage(now)

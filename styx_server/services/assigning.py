@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from styx import failpoints
 from styx_server.core.errors import Unavailable
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
@@ -84,6 +85,7 @@ class Assigning:
             self._ledger.give_back(flying)
             self._undelivered((fence, placement) for fence, placement in flying.items())
             raise
+        await failpoints.reach("server.assign.committed")
         self._out.on_change()
         refused = self._send(flying, {TaskId(row["id"]): row for row in rows})
         return await self._still_waiting(refused)
@@ -94,6 +96,7 @@ class Assigning:
             self._registry.stop(agent_id, orders)
 
     async def _commit(self, flying: dict[Fence, Placement], term: int) -> list[Row]:
+        await failpoints.reach("server.assign.planned", Unavailable)
         placements = list(flying.values())
         agents = [placement.reservation.agent_id for placement in placements]
         return await self._database.fetch(

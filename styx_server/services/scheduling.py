@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
+from styx import failpoints
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
 from styx_server.core.placement.capacity import AgentSlots, Reservation
 from styx_server.core.placement.ledger import Ledger
@@ -39,6 +40,7 @@ class Scheduling:
         """Becomes the leader, and learns which namespaces there are; what they hold is read as it is needed."""
         row = await self._database.fetch_row("lead", name="scheduler", replica_id=replica_id)
         assert row is not None
+        await failpoints.reach("server.lead.won")
         self._term = row["term"]
         self._assigning.drop_stock()
         await self._shapes.load()
