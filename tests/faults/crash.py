@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +140,8 @@ class Crash:
         finally:
             await self._agent.stop()
             await self._server.stop()
-        assert [line for pid in processes(str(self._folder)) if (line := _command(pid))] == []
+            left = _kill(processes(str(self._folder)))
+        assert not left
 
     async def _start_server(self) -> None:
         program, folder = self._server, self._folder / "server"
@@ -182,6 +183,7 @@ class Crash:
         # A task that died with its supervisor runs again; one whose start nobody recorded may have run.
         may_run_again = self._silent or any(name.startswith("supervisor.") for name in self._armed)
         await client.wait_all(list(ids), timeout=PATIENCE_SECONDS)
+        assert processes(str(self._witnesses)) == [], "tasks have ended, and something of them lives"
         untouched = 0
         for task_id, job in ids.items():
             task = await client.get_task(task_id)
@@ -219,7 +221,11 @@ class Crash:
         return "\n".join(parts)
 
 
-def _command(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""
+def _kill(pids: Iterable[int]) -> list[str]:
+    """The command lines of what should not be there, which is not there afterwards."""
+    lines = []
+    for pid in pids:
+        with suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+            os.kill(pid, signal.SIGKILL)
+    return lines

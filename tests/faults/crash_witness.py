@@ -8,6 +8,7 @@ Standard library only: it runs as a task, without Styx in reach.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -44,8 +45,9 @@ class Witness:
         copy = os.open(f"{self.folder}/{self.fence}.{name}", _APPEND, 0o600)
         os.write(copy, data)
         os.close(copy)
-        while data:
-            data = data[os.write(number, data) :]
+        with contextlib.suppress(BrokenPipeError):  # a pipe without a reader is no reason to die by oneself
+            while data:
+                data = data[os.write(number, data) :]
 
     def work(self) -> None:
         """Bursts of bytes that are different in each run, and that no compression makes small."""
