@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 
 from styx.client import AsyncClient
-from styx.models import OutcomeKind, Task, TaskState
+from styx.models import Attempt, OutcomeKind, Task, TaskState
 from tests.support.invariants import check_store
 from tests.support.until import soon_true
 
@@ -69,6 +69,8 @@ def check_task(job: Job, task: Task, lines: Sequence[Line], *, may_run_again: bo
     told = {attempt.fence: attempt.number for attempt in task.attempts}
     assert [(told.get(line.fence), line.fence) for line in starts] == [(line.attempt, line.fence) for line in starts]
     assert len({line.fence for line in starts}) == len(starts), "an attempt ran twice"
+    # On a machine so slow that a server is away for a start window, the supervisor stops what nobody has recorded.
+    may_run_again = may_run_again or any(_lapsed(attempt) for attempt in task.attempts)
     if job.at_most_once or not may_run_again:
         assert len(starts) <= 1, lines
     if task.state is TaskState.LOST:
@@ -78,13 +80,17 @@ def check_task(job: Job, task: Task, lines: Sequence[Line], *, may_run_again: bo
     assert starts[-1].fence == last.fence, "what ended it is not what ran last"
     assert last.outcome is not None
     if job.cancelled:
-        assert last.outcome.kind in (OutcomeKind.CANCELLED, OutcomeKind.SUPERVISOR_LOST), last
+        assert last.outcome.kind in (OutcomeKind.CANCELLED, OutcomeKind.SUPERVISOR_LOST) or _lapsed(last), last
         return
     assert (last.outcome.kind, task.exit_code) == (OutcomeKind.EXITED, job.exit_code)
     assert [line.word for line in lines if line.fence == last.fence] == ["start", "end"]
     for attempt in task.attempts[:-1]:
         assert attempt.outcome is not None
         assert attempt.outcome.kind in _LOSSES, attempt
+
+
+def _lapsed(attempt: Attempt) -> bool:
+    return attempt.outcome is not None and attempt.outcome.message == "stopped: no server could be reached for too long"
 
 
 _LOSSES = (OutcomeKind.REJECTED, OutcomeKind.LOST, OutcomeKind.SUPERVISOR_LOST)
