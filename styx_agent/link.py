@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import structlog
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1.agent_service_pb2_grpc import AgentServiceStub
 from styx.discovery import Endpoint, discover
@@ -179,6 +180,7 @@ class Link:
                     f"the server refuses the join token: {details}; make a new one with `styx agent join`"
                 ) from None
             raise SessionOver(details, error.code()) from None
+        await failpoints.reach("link.join.answered")
         self._journal.joined(agent_id=response.agent_id, deployment_id=response.deployment_id)
         log.info("joined", agent_id=f"a{response.agent_id}", deployment_id=response.deployment_id)
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from google.protobuf.message import DecodeError
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
@@ -109,6 +110,7 @@ class Session:
         try:
             self._acked_at = clock.boottime_micros()  # the lease counts from before Hello is sent
             await write_or_raise(call, wire.AgentMessage(hello=hello))
+            await failpoints.reach("link.hello.sent")
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read(call))
                 if not await clock.wait_for_event(self._welcomed, _WELCOME_SECONDS):
@@ -153,6 +155,7 @@ class Session:
                 may_start = self._heard_at < self._acked_at + self._window_micros
                 _assign(self._server, self._orders, message.assign, may_start=may_start)
             case "stop":
+                failpoints.hit("link.stop.received")
                 for stop in message.stop.attempts:
                     self._server.stop(stop.fence, *codec.stop_terms(stop))
             case "heartbeat_ack":
@@ -167,6 +170,7 @@ class Session:
     def _on_welcome(self, welcome: wire.Welcome) -> None:
         if self.is_open:
             return
+        failpoints.hit("link.welcome.received")
         self._journal.check_deployment(welcome.deployment_id)
         self._journal.session_opened(welcome.epoch)
         self._beat_seconds = max(0.05, codec.micros(welcome.heartbeat_interval) / 1e6)
@@ -201,6 +205,8 @@ class Session:
         self._server.disown(ack.refused_fences)
         for seq in [seq for seq in self._reports if seq <= ack.seq]:
             told = self._reports.pop(seq)
+            for _, _, ended in told:
+                failpoints.hit("link.end.acked" if ended else "link.start.acked")
             self._server.start_recorded(fence for fence, started, _ in told if started)
             for fence, _, ended in told:
                 if ended:
@@ -257,6 +263,8 @@ class Session:
         report = wire.Report(seq=self._report_seq, attempts=[codec.report(held, now) for held in news])
         self._reports[self._report_seq] = [(held.fence, _says_started(held), held.ended) for held in news]
         await write_or_raise(call, wire.AgentMessage(report=report))
+        for held in news:
+            await failpoints.reach("link.end.sent" if held.ended else "link.start.sent")
 
 
 def _says_started(held: Held) -> bool:
@@ -286,6 +294,7 @@ async def _say_goodbye(call: Any, reason: str) -> None:
 
 
 def _assign(server: ServerOrders, orders: codec.OrderWriter, assign: wire.Assign, *, may_start: bool) -> None:
+    failpoints.hit("link.assign.received")
     for assignment in assign.assignments:
         try:
             order = orders.order(assignment)

@@ -13,6 +13,7 @@ import gc
 import os
 import sys
 
+from styx import failpoints
 from styx_agent.supervisor import clock, kernel, program, recovery
 from styx_agent.supervisor.attempt import Surroundings
 from styx_agent.supervisor.cgroups import Cgroups, find_cgroups, isolation
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--no-cgroup", action="store_true", help="wall tasks in without control groups")
     parser.add_argument("--idle-seconds", type=float, default=_IDLE_MICROS / clock.SECOND)
     options = parser.parse_args()
+    failpoints.arm(os.environ)
     directory = os.path.realpath(options.data_dir)
     lock = _lock(directory)
     if lock is None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.store.database import Database, Row
 
@@ -164,6 +165,7 @@ class Leadership:
         )
         if won is None or self._leaving:
             return
+        await failpoints.reach("server.lead.won")
         self._leads[name] = _Lead(won["term"], asked_at + _TRUST_SECONDS)
         _log.info("lead_taken", role=name, term=won["term"])
         self._roles[name].on_lead(won["term"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Superseded
 from styx_server.core.lease import UNREACHABLE_SECONDS
@@ -78,6 +79,7 @@ class Sessions:
         """
         self._refuse_clone(hello)
         entry = await self._greeting.enter(hello)
+        await failpoints.reach("server.hello.committed")
         self._end_older(hello.agent_id, entry.epoch)
         told = [held.report for held in hello.held if held.report is not None]
         await self._reports.add_many(
@@ -168,6 +170,7 @@ class Sessions:
             leavings=[leaving for _, leaving in beats],
             now=None,
         )
+        await failpoints.reach("server.beat.committed")
         renewed = {(row["agent_id"], row["epoch"]) for row in rows}
         return [(session.agent_id, session.epoch) in renewed for session, _ in beats]
 

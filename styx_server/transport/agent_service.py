@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 from grpc.aio import EOF
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1 import agent_service_pb2_grpc
 from styx_server.clock import Clock
@@ -69,6 +70,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         name = _printable(request.name)[:MAX_NAME_CHARS] or "agent"
         version = _printable(request.version)[:50]
         agent_id = await self._use.agents.join(request.join_token, name, request.key_digest, version)
+        await failpoints.reach("server.join.committed")
         _log.info("agent_joined", agent=agent_id, name=name)
         return wire.JoinResponse(agent_id=agent_id, deployment_id=self._deployment_id)
 
@@ -156,5 +158,6 @@ async def _write_acks(
                 break
             item = waiting.get_nowait()
         await context.write(wire.PushLogsResponse(acks=acks))
+        await failpoints.reach("server.log.acked")
         if item is None:
             return
