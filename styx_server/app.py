@@ -16,6 +16,8 @@ from styx_server.core.placement.ledger import Ledger
 from styx_server.core.states import OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.loops.reap import PERIOD_SECONDS, Reaper
+from styx_server.loops.retire import PERIOD_SECONDS as RETIRE_PERIOD_SECONDS
+from styx_server.loops.retire import Retirer
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.assigning import Assigning, Outward
@@ -26,6 +28,7 @@ from styx_server.services.info import ServerInformation
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_streams import LogStreams
+from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
 from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import SessionRegistry
@@ -110,6 +113,7 @@ class App:
             deployment_id=identity.deployment_id,
             replica_id=identity.replica_id,
         )
+        self.removal = Removal(database, self.registry, self.ledger, self.reports)
         self.reaper = Reaper(database, self.registry, self.reports, self.clock)
         self._over: asyncio.Queue[AttemptOver] = asyncio.Queue()
         self._unsent: asyncio.Queue[tuple[AgentId, list[tuple[TaskId, Fence]]]] = asyncio.Queue()
@@ -123,6 +127,7 @@ class App:
                 feed=self.feed,
                 logs=self.logs,
                 agents=self.agents,
+                removal=self.removal,
                 information=self.information,
             )
         )
@@ -149,9 +154,11 @@ class App:
 
     def start_work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Starts every loop and every group commit."""
+        retirer = Retirer(self.database, self.registry, self.scheduling, self.removal)
         loops = [
             repeat("schedule", self._schedule, wake=self.wake_scheduler, period_seconds=1.0, clock=self.clock),
             repeat("reap", self.reaper.once, wake=Wake(), period_seconds=PERIOD_SECONDS, clock=self.clock),
+            repeat("retire", retirer.once, wake=Wake(), period_seconds=RETIRE_PERIOD_SECONDS, clock=self.clock),
             repeat("lost_orders", self.reaper.lost_orders, wake=Wake(), period_seconds=30.0, clock=self.clock),
             repeat("silence", self._watch_silence, wake=Wake(), period_seconds=5.0, clock=self.clock),
             repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),

@@ -6,19 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
+from typing import Final
 
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound, Unauthenticated
 from styx_server.core.lease import UNREACHABLE_SECONDS
 from styx_server.core.placement.capacity import Capacity, Gpu, Reservation
 from styx_server.core.placement.ledger import Ledger
-from styx_server.core.task import AgentId
+from styx_server.core.task import AgentId, TaskId
 from styx_server.services.access import digest
 from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import SessionRegistry
 from styx_server.services.tasks import Mutation, claim
 from styx_server.store.database import Database, Row
 from styx_server.store.rows import capacity_from_json
+
+_TASKS_SHOWN: Final = 100
 
 
 class AgentState(IntEnum):
@@ -32,7 +35,13 @@ class AgentState(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
-    """One agent as operators see it."""
+    """One agent as operators see it.
+
+    Attributes:
+        attempts: how many live attempts it holds.
+        drain_deadline: from then on what still runs there is stopped.
+        task_ids: the first of the tasks that run there; only when one agent was asked for.
+    """
 
     agent_id: AgentId
     name: str
@@ -48,6 +57,8 @@ class AgentView:
     beat_time: datetime | None
     isolation: str
     facts: Mapping[str, str]
+    drain_deadline: datetime | None
+    task_ids: tuple[TaskId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +98,19 @@ class Agents:
         row = await self._database.fetch_row("list_agents", after=0, count=1, ids=[agent_id])
         if row is None:
             raise _missing(agent_id)
-        return self._view(row)
+        held = await self._database.fetch("tasks_on_agent", agent_id=agent_id, count=_TASKS_SHOWN)
+        return self._view(row, tuple(TaskId(item["task_id"]) for item in held))
 
-    async def drain(self, agent_id: AgentId, mutation: Mutation, *, draining: bool) -> AgentView:
-        """Takes an agent out of service, or back in; what runs there goes on.
+    async def drain(
+        self, agent_id: AgentId, mutation: Mutation, *, draining: bool, deadline: timedelta | None = None
+    ) -> AgentView:
+        """Takes an agent out of service, or back in; what runs there goes on, at most until the deadline.
+
+        Args:
+            agent_id: which.
+            mutation: whose request this is.
+            draining: out of service, or back in.
+            deadline: how long from now what runs there may go on; None: until it ends.
 
         Raises:
             NotFound: there is none with this id.
@@ -98,7 +118,10 @@ class Agents:
         """
         async with self._database.transaction() as transaction:
             first = await claim(transaction, mutation)
-            changed = await transaction.fetch("set_draining", id=agent_id, draining=draining) if first else [None]
+            changed: Sequence[object] = [None]
+            if first:
+                wish = {"draining": draining, "deadline": deadline, "now": None}
+                changed = await transaction.fetch("set_draining", id=agent_id, **wish)
             if not changed:
                 raise _missing(agent_id)
         session = self._registry.get(agent_id)
@@ -164,7 +187,7 @@ class Agents:
             await transaction.execute("use_join_token", id=token["id"])
             return AgentId(row["id"])
 
-    def _view(self, row: Row) -> AgentView:
+    def _view(self, row: Row, task_ids: tuple[TaskId, ...] = ()) -> AgentView:
         agent_id = AgentId(row["id"])
         held = self._ledger.held_on(agent_id)
         capacity = capacity_from_json(row["capacity"])
@@ -177,13 +200,15 @@ class Agents:
             labels=row["labels"],
             capacity=capacity,
             reserved=_sum(held, capacity.gpus),
-            attempts=len(held),
+            attempts=row["attempts"],
             version=row["version"],
             epoch=row["epoch"],
             create_time=row["create_time"],
             beat_time=row["beat_time"],
             isolation=row["isolation"],
             facts=row["facts"],
+            drain_deadline=row["drain_deadline"],
+            task_ids=task_ids,
         )
 
 

@@ -22,6 +22,7 @@ from styx_server.core.session import (
 )
 from styx_server.core.states import AttemptState, Desired
 from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.services.access import removed_agent
 from styx_server.services.session_registry import Known
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
@@ -71,12 +72,15 @@ class Greeting:
         """Gives the agent a new epoch and stores what it says of itself.
 
         Raises:
-            NotFound: there is no such agent any more.
+            NotFound: there is no such agent, as after a database was restored.
+            Unauthenticated: it was removed.
         """
         async with self._database.transaction() as transaction:
             before = await transaction.fetch_row("lock_lease", agent_id=hello.agent_id)
             if before is None:
                 raise NotFound(f"agent a{hello.agent_id} is not known any more; join again", reason="AGENT_NOT_FOUND")
+            if before["removed"]:
+                raise removed_agent(hello.agent_id)
             row = await transaction.fetch_row(
                 "open_session",
                 agent_id=hello.agent_id,
@@ -158,4 +162,5 @@ def _live(row: Row) -> LiveAttempt:
         state=AttemptState(row["attempt_state"]),
         desired=Desired(row["desired"]),
         stop_grace_seconds=None if grace is None else grace / 1000,
+        preempt=row["stop_cause"] is not None,
     )

@@ -5,9 +5,11 @@ Knows nothing of how a session opens or ends (`sessions.py`), nor of the stream 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from styx_server.core.errors import StyxError
 from styx_server.core.session import Assignment, StopOrder, Verdict
 from styx_server.core.task import AgentId, Fence, TaskId
 
@@ -32,7 +34,11 @@ class Outlet(Protocol):
         ...
 
     def end(self, reason: str) -> None:
-        """The session is over: a newer one took its place, or the agent was removed."""
+        """The session is over: a newer one took its place."""
+        ...
+
+    def end_with(self, error: StyxError) -> None:
+        """The session is over, and the agent is told why."""
         ...
 
 
@@ -54,6 +60,7 @@ class Session:
         draining: the agent itself wants no new work.
         drained: an operator took it out of service.
         silent: it has not been heard of for too long.
+        removed: set when the agent was removed: whatever else it has open here ends too.
     """
 
     agent_id: AgentId
@@ -65,6 +72,7 @@ class Session:
     drained: bool = False
     silent: bool = False
     known: dict[Fence, Known] = field(default_factory=dict)
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def accepting(self) -> bool:

@@ -153,6 +153,11 @@ class Fleet:
         self.agents[agent.agent_id] = agent
         self._candidates.clear()
 
+    def drop(self, agent_id: AgentId) -> None:
+        """Forgets an agent that was removed: nothing can ever run there. Unknown agents are passed over."""
+        if self.agents.pop(agent_id, None) is not None:
+            self._candidates.clear()
+
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
         """Says whether an agent may get new work. Unknown agents are passed over."""
         if agent := self.agents.get(agent_id):
