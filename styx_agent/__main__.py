@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Exit codes: 0 told to end; 1 cannot run here; 2 wrong settings or a refused join token."""
+    """Exit codes: 0 told to end; 1 cannot run here; 2 wrong settings or a refused join token; 3 removed."""
     try:
         settings = config.load(sys.argv[1:], os.environ)
         log_format.set_up(settings.log_format, settings.log_level)

@@ -20,7 +20,7 @@ import structlog
 
 from styx_agent import clock, facts
 from styx_agent.config import Settings
-from styx_agent.errors import AgentError, AlreadyRunning, BadSettings
+from styx_agent.errors import AgentError, AgentRemoved, AlreadyRunning, BadSettings
 from styx_agent.hearing import Hearing
 from styx_agent.journal import Journal
 from styx_agent.ledger import Ledger
@@ -84,7 +84,7 @@ class App:
         try:
             async with asyncio.TaskGroup() as group:
                 keeper = group.create_task(self._supervisor.keep())
-                talking = group.create_task(link.run())
+                talking = group.create_task(self._talk(link))
                 await self._stop.wait()
                 if not self._starts_again:
                     await self._leave(link)
@@ -108,22 +108,35 @@ class App:
             self._starts_again = True
             self._stop.set()
 
+    async def _talk(self, link: Link) -> None:
+        try:
+            await link.run()
+        except AgentRemoved as removed:
+            # Nobody will take an end from here any more, and elsewhere these tasks may soon run again.
+            log.warning("removed", reason=str(removed), attempts=len(self._ledger.live_fences()))
+            await self._stop_tasks()
+            await self._supervisor.shut_down(stop_tasks=True, seconds=_SHUTDOWN_SECONDS)
+            raise
+
     async def _leave(self, link: Link) -> None:
         log.info("stopping", on_exit=self._settings.on_exit, attempts=len(self._ledger))
         if self._settings.on_exit == "stop":
-            await self._stop_tasks(link)
+            link.drain()
+            await self._stop_tasks()
+            await self._deliver(link)
         await link.leave("the agent was told to stop")
         if self._supervisor.ready.is_set() and (self._settings.on_exit == "stop" or not len(self._ledger)):
             await self._supervisor.shut_down(stop_tasks=self._settings.on_exit == "stop", seconds=_SHUTDOWN_SECONDS)
 
-    async def _stop_tasks(self, link: Link) -> None:
-        link.drain()
+    async def _stop_tasks(self) -> None:
         self._supervisor.say({"op": "stop_all", "cause": "PREEMPT", "grace_micros": _STOP_GRACE_MICROS})
         until = clock.boottime_micros() + round(_STOP_SECONDS * 1e6)
         while self._ledger.live_fences() and clock.boottime_micros() < until:
             if await clock.wait_for_event(self._hurry, _LOOK_EVERY_SECONDS):
                 self._supervisor.say({"op": "stop_all", "cause": "PREEMPT", "grace_micros": 0})
                 self._hurry.clear()
+
+    async def _deliver(self, link: Link) -> None:
         until = clock.boottime_micros() + round(_DELIVERY_SECONDS * 1e6)
         while link.is_connected and self._ledger.owes and clock.boottime_micros() < until:
             if await clock.wait_for_event(self._hurry, _LOOK_EVERY_SECONDS):

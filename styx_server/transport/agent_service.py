@@ -19,6 +19,7 @@ from styx_server.core.lease import START_WINDOW_SECONDS
 from styx_server.core.limits import MAX_NAME_CHARS
 from styx_server.core.session import LogStream
 from styx_server.core.task import Fence
+from styx_server.services.access import removed_agent
 from styx_server.services.agents import Agents
 from styx_server.services.log_intake import Append, LogIntake, Stored
 from styx_server.services.log_streams import Chunk, StreamKey
@@ -92,6 +93,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         waiting: asyncio.Queue[tuple[wire.LogAck, asyncio.Task[Stored] | None] | None] = asyncio.Queue(_LOG_WINDOW)
         async with asyncio.TaskGroup() as group:
             group.create_task(_write_acks(context, waiting))
+            watch = group.create_task(_until_removed(self._use.registry.get(agent_id)))
             while (request := await context.read()) is not EOF:
                 session = self._use.registry.get(agent_id)
                 if session is None or session.epoch != request.epoch:
@@ -99,6 +101,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 for append, ack in self._appends(session, request):
                     work = None if append is None else group.create_task(self._use.intake.append(append))
                     await waiting.put((ack, work))
+            watch.cancel()
             await waiting.put(None)
 
     def reconnect_all(self, within_seconds: float) -> None:
@@ -141,6 +144,13 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
 def _printable(text: str) -> str:
     return "".join(char for char in text if char.isprintable())
+
+
+async def _until_removed(session: OpenSession | None) -> None:
+    """Ends the stream that it belongs to when the agent is removed: an idle stream would notice nothing."""
+    if session is not None:
+        await session.removed.wait()
+        raise removed_agent(session.agent_id)
 
 
 async def _write_acks(

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -211,6 +212,26 @@ async def test_agents_can_be_listed_drained_and_invited(client: styx.AsyncClient
     assert (await client.drain_agent("a1", undo=True)).state == "READY"
     made = await client.create_join_token(max_uses=2, labels={"a": "b"})
     assert made.token not in repr(made)
+
+
+async def test_an_agent_is_drained_watched_and_removed(client: styx.AsyncClient, running: Running) -> None:
+    stored = running.service.agents["a1"]
+    stored.attempt_count = 1
+    stored.task_ids.append("t7")
+    drained = await client.drain_agent("a1", deadline=timedelta(minutes=10))
+    assert (drained.task_ids, drained.drain_deadline is None) == (("t7",), False)
+    assert running.service.calls[-1][1].deadline.seconds == 600
+    with pytest.raises(errors.AgentInUse) as caught:
+        await client.remove_agent("a1")
+    assert "styx agent drain" in caught.value.remedy
+    seen = []
+    async for agent in client.watch_agent_empty("a1"):
+        seen.append(agent.attempt_count)
+        stored.attempt_count = 0
+    assert seen == [1, 0]
+    assert await client.remove_agent("a1", force=True) == 0
+    with pytest.raises(errors.AgentNotFound):
+        await client.remove_agent("a1", lost=True)
 
 
 async def test_a_server_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:

@@ -159,6 +159,20 @@ async def test_a_fence_cannot_be_live_twice(connection: asyncpg.Connection) -> N
         await insert(connection, "live_attempts", {"task_id": 2, "agent_id": 1, "fence": 1})
 
 
+async def test_a_mark_that_nobody_knows_is_refused(connection: asyncpg.Connection) -> None:
+    live = {"task_id": 1, "agent_id": 1, "fence": 1}
+    await insert(connection, "live_attempts", {**live, "stop_cause": 2})
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(connection, "live_attempts", {**live, "task_id": 2, "fence": 2, "stop_cause": 1})
+
+
+async def test_a_deadline_without_a_drain_is_refused(connection: asyncpg.Connection) -> None:
+    agent = {"name": "a", "key_digest": b"k" * 32, "pool": "default", "drain_deadline": NOW}
+    await insert(connection, "agents", {**agent, "draining": True})
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(connection, "agents", {**agent, "key_digest": b"l" * 32, "draining": False})
+
+
 async def test_an_attempt_cannot_end_twice(connection: asyncpg.Connection) -> None:
     statement = """
         insert into attempts (task_id, number, fence, agent_id, cause, assign_time, end_time, outcome)

@@ -197,7 +197,18 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
         await self._enter("DrainAgent", request, context)
         agent = await self._agent(request.agent_id, context)
         agent.state = agents_pb2.Agent.READY if request.undo else agents_pb2.Agent.DRAINING
+        agent.ClearField("drain_deadline")
+        if request.HasField("deadline"):
+            agent.drain_deadline.GetCurrentTime()
         return agent
+
+    async def RemoveAgent(self, request: pb.RemoveAgentRequest, context: Any) -> pb.RemoveAgentResponse:
+        await self._enter("RemoveAgent", request, context)
+        agent = await self._agent(request.agent_id, context)
+        if agent.attempt_count and not (request.force or request.lost):
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "AGENT_IN_USE", f"agent {agent.id} is busy")
+        del self.agents[agent.id]
+        return pb.RemoveAgentResponse(attempt_count=agent.attempt_count)
 
     async def CreateJoinToken(self, request: pb.CreateJoinTokenRequest, context: Any) -> pb.JoinToken:
         await self._enter("CreateJoinToken", request, context)

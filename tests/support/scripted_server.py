@@ -20,6 +20,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 from styx.v1 import tasks_pb2
 from styx_agent.codec import duration
+from tests.support.memory_service import refuse
 
 JOIN_TOKEN = "styx_join_1_secret"
 DEPLOYMENT = "deployment-of-the-test"
@@ -63,6 +64,7 @@ class ScriptedServer:
         self.ack_reports = True
         self.ack_logs = True
         self.join_status: grpc.StatusCode | None = None
+        self.has_removed_agents = False
         self.verdicts: Callable[[wire.Hello], list[wire.Verdict]] = self.usual_verdicts
         self.log_answer: Callable[[wire.LogChunk], wire.LogAck | None] = lambda _chunk: None
         self._next_fence = 100
@@ -199,6 +201,8 @@ class ScriptedServer:
         parts = token.split("_", 3)
         if scheme != "Bearer" or parts[:2] != ["styx", "agent"] or len(parts) != 4:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+        if self.has_removed_agents:
+            await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "AGENT_REMOVED", f"agent a{parts[2]} was removed")
         if self.agents.get(int(parts[2])) != hashlib.sha256(parts[3].encode()).digest():
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
 
