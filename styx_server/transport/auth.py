@@ -18,6 +18,7 @@ import grpc
 from styx_server.core.errors import Denied, Unauthenticated, Unavailable
 from styx_server.services.access import Access, Caller, Role
 from styx_server.services.health import Health
+from styx_server.store.lanes import serving_call
 from styx_server.transport.errors import abort
 
 
@@ -75,6 +76,9 @@ _ROLES: Final = {Door.PEOPLE: Role.ADMIN, Door.AGENTS: Role.AGENT}
 caller_of_call: ContextVar[Caller] = ContextVar("caller")
 """Who makes the call that is being served."""
 
+_ANSWER_SECONDS: Final = 8.0
+"""A caller hears that the database does not answer, or is too slow, after about this long."""
+
 _MAKERS: Final = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -111,6 +115,8 @@ class Guard(grpc.aio.ServerInterceptor):
         inner = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
         # A generator answers with what it yields; a coroutine with what it returns, or by writing to its context.
         wrap = self._generator if inspect.isasyncgenfunction(inner) else self._coroutine
+        if not (handler.request_streaming or handler.response_streaming):
+            inner = _answered_soon(inner)
         return _MAKERS[handler.request_streaming, handler.response_streaming](
             wrap(inner, method, str(authorization)),
             request_deserializer=handler.request_deserializer,
@@ -120,6 +126,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _coroutine(self, inner: Callable[..., Awaitable[Any]], method: str, authorization: str) -> Callable[..., Any]:
         async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
+                serving_call.set(True)
                 await self._admit(method, authorization)
                 answer = await inner(request, context)
             except Exception as error:  # noqa: BLE001 - the outermost handler
@@ -135,6 +142,7 @@ class Guard(grpc.aio.ServerInterceptor):
     ) -> Callable[..., Any]:
         async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
+                serving_call.set(True)
                 await self._admit(method, authorization)
                 async with aclosing(inner(request, context)) as answers:
                     async for answer in answers:
@@ -172,3 +180,20 @@ class Guard(grpc.aio.ServerInterceptor):
             raise error
         self._on_call(method, getattr(error, "reason", "INTERNAL_ERROR"))
         await abort(context, error, method)
+
+
+def _answered_soon(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The handler of a unary call, with a bound on how long its caller waits while the database does not answer."""
+
+    async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        limit = asyncio.timeout(_ANSWER_SECONDS)
+        try:
+            async with limit:
+                return await inner(request, context)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = f"the database did not answer within {_ANSWER_SECONDS:g} s; try again"
+            raise Unavailable(text) from None
+
+    return serve
