@@ -35,6 +35,7 @@ class Reaper:
         self._clock = clock
         self._watch = LeaseWatch()
         self._outage = False
+        self._failures = 0
 
     async def once(self) -> float | None:
         """One pass."""
@@ -43,6 +44,10 @@ class Reaper:
         except Unavailable:
             self._watch.forget()
             raise
+        if (failures := self._database.failures["renew_leases"]) != self._failures:
+            # Beats that could not be stored are silence of ours, not of the agents.
+            self._failures = failures
+            self._watch.forget()
         now = self._clock.monotonic()
         self._watch.observe({AgentId(row["agent_id"]): row["lease_seq"] for row in rows}, now)
         if self._is_outage(now):

@@ -96,7 +96,13 @@ class Reports:
         self._clock = clock
         self._on_over = on_over
         self._on_change = on_change
-        self.commits: GroupCommit[Reported, bool] = GroupCommit("reports", self._flush, clock=clock, patient=True)
+        self.commits: GroupCommit[Reported, bool] = GroupCommit(
+            "reports",
+            self._flush,
+            clock=clock,
+            # What rests on a lease as it was seen must not wait: the beats that prove it wrong wait too.
+            patience=lambda item: 1.0 if item.lease_seq is None else 0.0,
+        )
 
     async def add(self, reported: Reported) -> bool:
         """Stores a report; returns whether it was accepted. Waits for as long as the database is away."""

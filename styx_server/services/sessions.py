@@ -55,7 +55,7 @@ class Sessions:
         self._greeting = greeting
         self._scheduling = parties.scheduling
         self._reports = parties.reports
-        self.beats: GroupCommit[Session, bool] = GroupCommit("beats", self._renew, clock=clock, patient=True)
+        self.beats: GroupCommit[Session, bool] = GroupCommit("beats", self._renew, clock=clock, patience=lambda _: 1.0)
 
     async def open(self, hello: Hello, outlet: Outlet) -> Session:
         """Opens a session: a new epoch, one view of what the agent holds, and work may come.
