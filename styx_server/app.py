@@ -139,7 +139,9 @@ class App:
             replica_id=self.identity.replica_id,
         )
         guard = Guard(self.access, self.health, lambda method, result: self.metrics.calls.labels(method, result).inc())
-        return GrpcServer(guard, public, agents)
+        server = GrpcServer(guard, public, agents)
+        self.health.on_look = server.set_serving
+        return server
 
     async def metrics_text(self) -> bytes:
         """Metrics as Prometheus reads them."""
@@ -154,6 +156,7 @@ class App:
             repeat("reap", self.reaper.once, wake=Wake(), period_seconds=PERIOD_SECONDS, clock=self.clock),
             repeat("lost_orders", self.reaper.lost_orders, wake=Wake(), period_seconds=30.0, clock=self.clock),
             repeat("silence", self._watch_silence, wake=Wake(), period_seconds=5.0, clock=self.clock),
+            repeat("health", self.health.look, wake=Wake(), period_seconds=2.0, clock=self.clock),
             repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),
             repeat("seal", self.intake.seal_leftovers, wake=Wake(), period_seconds=60.0, clock=self.clock),
             drain("after_ends", self._over, self._after_end, self.clock),
