@@ -24,7 +24,8 @@ from styx_server.config import Settings
 from styx_server.core.errors import StyxError
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
-from styx_server.store.database import Database, connect, migrate_database
+from styx_server.store.database import Database
+from styx_server.store.opening import DatabaseUnusable, open_database
 from styx_server.store.partitions import make_partitions
 from styx_server.transport.server import GrpcServer
 from styx_server.web.app import make_app
@@ -95,10 +96,13 @@ async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgre
 async def _connect(settings: Settings, embedded: EmbeddedPostgres | None) -> Database:
     address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
     try:
-        await migrate_database(**address)
-        return await connect(**address)
+        return await open_database(
+            wait_seconds=settings.database_wait, accept_unsafe=settings.unsafe_database, **address
+        )
     except StyxError as error:
         raise StartError(f"{error}; check --database-url") from error
+    except DatabaseUnusable as error:
+        raise StartError(str(error)) from error
 
 
 def _admin_token(settings: Settings) -> str:
