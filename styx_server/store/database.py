@@ -41,7 +41,7 @@ _CONNECTIONS: Final = 20
 _CALL_CONNECTIONS: Final = 12
 _CALL_WAITERS: Final = 2000
 _ACQUIRE_SECONDS: Final = 5.0
-_RELEASE_SECONDS: Final = 2.0
+_RELEASE_SECONDS: Final = 1.0
 _COMMAND_SECONDS: Final = 15.0
 """Longer than PostgreSQL's own limit on a statement: who passes it is a database that does not answer at all."""
 _SAY_AGAIN_SECONDS: Final = 1.0

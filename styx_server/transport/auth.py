@@ -76,7 +76,7 @@ _ROLES: Final = {Door.PEOPLE: Role.ADMIN, Door.AGENTS: Role.AGENT}
 caller_of_call: ContextVar[Caller] = ContextVar("caller")
 """Who makes the call that is being served."""
 
-_ANSWER_SECONDS: Final = 8.0
+_ANSWER_SECONDS: Final = 6.0
 """A caller hears that the database does not answer, or is too slow, after about this long."""
 
 _MAKERS: Final = {
