@@ -36,6 +36,7 @@ class Reaper:
         self._watch = LeaseWatch()
         self._outage = False
         self._failures = 0
+        self._strays: set[Fence] = set()
 
     async def once(self) -> float | None:
         """One pass."""
@@ -61,15 +62,21 @@ class Reaper:
     async def lost_orders(self) -> float | None:
         """One pass over old assignments: ends those that the agent's open session knows nothing of.
 
-        An agent that beats is never silent, so an order that got lost on the way would wait for ever.
+        An agent that beats is never silent, so an order that got lost on the way would wait for ever. Two passes have
+        to see it: the age of a row is read off a wall clock, which may jump just as the order is being sent.
         """
+        strays: set[Fence] = set()
         for row in await self._database.fetch("old_assignments", seconds=_OLD_ASSIGNMENT_SECONDS):
             agent_id, fence = AgentId(row["agent_id"]), Fence(row["fence"])
             session = self._registry.get(agent_id)
-            if session is not None and fence not in session.known:
+            if session is None or fence in session.known:
+                continue
+            strays.add(fence)
+            if fence in self._strays:
                 outcome = Outcome(kind=OutcomeKind.REJECTED, message="the assignment never reached the agent")
                 _log.warning("order_lost", agent=agent_id, task=row["id"], fence=fence)
                 await self._reports.end_many(agent_id, [(TaskId(row["id"]), fence, outcome)])
+        self._strays = strays
         return None
 
     async def _reap(self, silent: dict[AgentId, tuple[int, float]]) -> None:
