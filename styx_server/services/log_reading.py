@@ -21,7 +21,8 @@ from styx_server.services.log_intake import MAX_CHUNK_BYTES
 from styx_server.services.log_streams import Chunk, LogStreams, StreamKey, StreamState
 from styx_server.store.database import Database, Row
 
-_READ_AHEAD: Final = 4
+_READ_AHEAD: Final = 2
+"""Chunks that each reader has in memory: readers may be many and slow, and each chunk is up to 256 KiB."""
 _POLL_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 30.0
 """How long after the end of an attempt a follower waits for output that an unreachable agent still holds."""
