@@ -40,6 +40,7 @@ exit 5
 """
 NOTE = 'echo run >> "$DIR/$STYX_TASK_ID.runs"'
 RUNNING = 4
+PATIENT = 40
 MEMORY_BYTES = 300 << 20
 
 pytestmark = pytest.mark.timeout(400)
@@ -77,7 +78,8 @@ class Load:
         """Asks again and again for so long; a caller hears that the database is away, or gets what it wants."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self.patient.append(asyncio.create_task(self.note()))
+            if len(self.patient) < PATIENT:
+                self.patient.append(asyncio.create_task(self.note()))
             began = time.monotonic()
             try:
                 await self.styx.hasty.get_task(self.tasks[0])
