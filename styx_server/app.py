@@ -27,6 +27,7 @@ from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_streams import LogStreams
 from styx_server.services.reports import AttemptOver, Reports
+from styx_server.services.retention import Retention
 from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import SessionRegistry
 from styx_server.services.sessions import Parties, Sessions
@@ -58,6 +59,7 @@ class App:
         self.clock = SystemClock()
         self.identity = identity
         self.database = database
+        self.retention = Retention(database, self.clock)
         self.metrics = Metrics()
         self.wake_scheduler = Wake()
         self.shapes = Shapes(database)
@@ -158,6 +160,7 @@ class App:
             repeat("silence", self._watch_silence, wake=Wake(), period_seconds=5.0, clock=self.clock),
             repeat("health", self.health.look, wake=Wake(), period_seconds=2.0, clock=self.clock),
             repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),
+            repeat("retention", self.retention.once, wake=Wake(), period_seconds=3600.0, clock=self.clock),
             repeat("seal", self.intake.seal_leftovers, wake=Wake(), period_seconds=60.0, clock=self.clock),
             drain("after_ends", self._over, self._after_end, self.clock),
             drain("undelivered", self._unsent, self._end_undelivered, self.clock),

@@ -32,6 +32,7 @@ class Settings:
         database_url: a PostgreSQL of one's own; empty: an embedded one.
         database_wait: seconds to wait at the start for a database that is away.
         unsafe_database: whether to use a database that may lose what it has confirmed.
+        retention_days: how long events and output are kept at least; 0: for ever.
         insecure: whether to listen without TLS on an address that others can reach.
         tls_cert: PEM file with the certificate chain; together with `tls_key`.
         tls_key: PEM file with the key.
@@ -46,6 +47,7 @@ class Settings:
     database_url: str = ""
     database_wait: float = 60.0
     unsafe_database: bool = False
+    retention_days: int = 30
     insecure: bool = False
     tls_cert: str = ""
     tls_key: str = ""
@@ -69,6 +71,7 @@ _HELP: Final[dict[str, str]] = {
     "database_url": "postgresql://... of your own database; without it an embedded one is started",
     "database_wait": "seconds to wait at the start for a database that is away (default 60)",
     "unsafe_database": "use a database that can lose what it has confirmed (fsync or synchronous_commit is off)",
+    "retention_days": "days that events and output of tasks are kept at least; 0 keeps them for ever (default 30)",
     "insecure": "listen without TLS on an address that others can reach",
     "tls_cert": "PEM file with the certificate chain",
     "tls_key": "PEM file with the key of the certificate",
@@ -163,6 +166,7 @@ def _parse(name: str, raw: object, source: str) -> object:
         "grpc_port": _port,
         "http_port": _port,
         "database_wait": _seconds,
+        "retention_days": _days,
         **dict.fromkeys(_FLAGS, _flag),
     }
     text = str(raw)
@@ -189,6 +193,12 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 86_400:
         raise ValueError("must be seconds, 0 to 86400")
     return value
+
+
+def _days(text: str) -> int:
+    if not text.isdigit() or int(text) > 36_500:
+        raise ValueError("must be whole days, 0 to 36500")
+    return int(text)
 
 
 def _flag(text: str) -> bool:

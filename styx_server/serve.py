@@ -65,6 +65,7 @@ async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgre
     assert row is not None
     identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=new_uuid())
     app = App(database, identity)
+    app.retention.days = settings.retention_days
     await app.access.ensure_admin(_admin_token(settings))
     await make_partitions(database, app.clock.now())
     await database.execute("disconnect_all", replica_id=identity.replica_id)

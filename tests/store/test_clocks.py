@@ -12,6 +12,7 @@ ABOUT_TIMES = {
     "insert_tasks": "a task may start no earlier than a time; only what is shown depends on it here",
     "get_tasks": "the same",
     "get_status": "the same",
+    "forget_requests": "request ids are promised for a time",
     "old_assignments": "narrows what the reaper looks at; it decides by two looks of its own",
 }
 _COMPARED = re.compile(r"(?:[<>]=?\s*(?:coalesce\([^()]*,\s*)?now\(\)|now\(\)\)?\s*[<>])")
