@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final
@@ -113,22 +113,29 @@ class Guard(grpc.aio.ServerInterceptor):
             (value for key, value in handler_call_details.invocation_metadata if key == "authorization"), ""
         )
         inner = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
+        kind = (handler.request_streaming, handler.response_streaming)
         # A generator answers with what it yields; a coroutine with what it returns, or by writing to its context.
-        wrap = self._generator if inspect.isasyncgenfunction(inner) else self._coroutine
-        if not (handler.request_streaming or handler.response_streaming):
-            inner = _answered_soon(inner)
-        return _MAKERS[handler.request_streaming, handler.response_streaming](
-            wrap(inner, method, str(authorization)),
+        if inspect.isasyncgenfunction(inner):
+            served = self._generator(inner, method, str(authorization))
+        else:
+            served = self._coroutine(inner, method, str(authorization), streams=any(kind))
+        return _MAKERS[kind](
+            served,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _coroutine(self, inner: Callable[..., Awaitable[Any]], method: str, authorization: str) -> Callable[..., Any]:
+    def _coroutine(
+        self, inner: Callable[..., Awaitable[Any]], method: str, authorization: str, *, streams: bool
+    ) -> Callable[..., Any]:
         async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 serving_call.set(True)
-                await self._admit(method, authorization)
-                answer = await inner(request, context)
+                async with _soon():
+                    await self._admit(method, authorization)
+                    answer = None if streams else await inner(request, context)
+                if streams:
+                    answer = await inner(request, context)
             except Exception as error:  # noqa: BLE001 - the outermost handler
                 await self._fail(context, error, method)
                 return None
@@ -143,7 +150,8 @@ class Guard(grpc.aio.ServerInterceptor):
         async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 serving_call.set(True)
-                await self._admit(method, authorization)
+                async with _soon():
+                    await self._admit(method, authorization)
                 async with aclosing(inner(request, context)) as answers:
                     async for answer in answers:
                         yield answer
@@ -182,18 +190,14 @@ class Guard(grpc.aio.ServerInterceptor):
         await abort(context, error, method)
 
 
-def _answered_soon(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The handler of a unary call, with a bound on how long its caller waits while the database does not answer."""
-
-    async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        limit = asyncio.timeout(_ANSWER_SECONDS)
-        try:
-            async with limit:
-                return await inner(request, context)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            text = f"the database did not answer within {_ANSWER_SECONDS:g} s; try again"
-            raise Unavailable(text) from None
-
-    return serve
+@asynccontextmanager
+async def _soon() -> AsyncIterator[None]:
+    """A bound on how long a caller waits while the database does not answer."""
+    limit = asyncio.timeout(_ANSWER_SECONDS)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Unavailable(f"the database did not answer within {_ANSWER_SECONDS:g} s; try again") from None

@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 from styx.errors import StoreUnavailable
+from styx_server.embedded import StartFailed
 from tests.support.faulty_postgres import FaultyPostgres, faulty_postgres
 from tests.support.server_process import ServerProcess, SmallStyx, small_styx
 from tests.support.stack import memory_of
@@ -188,6 +189,20 @@ async def test_a_database_that_answers_nothing_is_ridden_out(
         assert await not_ready(small) == "1"
 
 
+@pytest.mark.skipif(not os.environ.get("STYX_LONG_FAULTS"), reason="takes half a minute; set STYX_LONG_FAULTS=1")
+async def test_a_host_that_goes_without_a_word_is_ridden_out(
+    small: SmallStyx, folder: Path, database: FaultyPostgres
+) -> None:
+    @asynccontextmanager
+    async def gone() -> AsyncIterator[None]:
+        with database.proxy.unreachable():
+            yield
+
+    async with broken_by(small, folder, "host_gone", gone()) as load:
+        await load.ask(8)
+        assert load.refused
+
+
 async def test_no_connection_left_is_ridden_out(small: SmallStyx, folder: Path, database: FaultyPostgres) -> None:
     async with broken_by(small, folder, "used_up", database.used_up()) as load:
         await load.ask(4)
@@ -249,6 +264,17 @@ async def test_a_full_disk_is_ridden_out(folder: Path) -> None:
         await load.ask(4)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+async def test_an_embedded_database_on_a_full_disk_says_so(folder: Path) -> None:
+    with small_disk(folder / "full", 160) as disk:
+        async with faulty_postgres(disk / "database") as database:
+            await database.down()
+            async with filled(disk):
+                with pytest.raises(StartFailed, match="MiB left: make room"):
+                    await database.up()
+            await database.up()
+
+
 async def test_a_server_that_is_first_waits_for_its_database(folder: Path, database: FaultyPostgres) -> None:
     await database.down()
     server = ServerProcess(folder / "early", database.url)
@@ -297,6 +323,13 @@ def small_disk(place: Path, mebibytes: int) -> Iterator[Path]:
 @asynccontextmanager
 async def full(disk: Path, database: FaultyPostgres) -> AsyncIterator[None]:
     """No byte is left on the disk; when there is room again, whoever looks after PostgreSQL starts it if it fell."""
+    async with filled(disk):
+        yield
+    await database.up()
+
+
+@asynccontextmanager
+async def filled(disk: Path) -> AsyncIterator[None]:
     ballast = disk / "ballast"
     with ballast.open("wb") as file:
         while True:
@@ -309,7 +342,6 @@ async def full(disk: Path, database: FaultyPostgres) -> AsyncIterator[None]:
         yield
     finally:
         ballast.unlink()
-        await database.up()
 
 
 def _note_figures(name: str, took: float, load: Load, memory: int) -> None:

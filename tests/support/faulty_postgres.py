@@ -124,6 +124,8 @@ class Proxy:
         self._every = 0
         self._commits = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._links: set[_Link] = set()
+        self._lossy = False
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -147,6 +149,17 @@ class Proxy:
         finally:
             self._every = 0
 
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """What is sent is lost, both ways and without a word; afterwards new connections work, and old ones never."""
+        self._lossy = True
+        for link in self._links:
+            link.stuck = True
+        try:
+            yield
+        finally:
+            self._lossy = False
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             inner_reader, inner_writer = await asyncio.open_unix_connection(self._target)
@@ -154,18 +167,23 @@ class Proxy:
             writer.close()
             return
         link = _Link(reader, writer, inner_reader, inner_writer)
+        link.stuck = self._lossy
+        self._links.add(link)
         self._writers |= {writer, inner_writer}
         try:
             await asyncio.gather(self._forward(link), link.back())
         except OSError:
             pass
         finally:
+            self._links.discard(link)
             for each in (writer, inner_writer):
                 each.transport.abort()
                 self._writers.discard(each)
 
     async def _forward(self, link: _Link) -> None:
         while data := await link.reader.read(1 << 16):
+            if link.stuck:
+                continue
             link.doomed = self._is_next(data)
             link.inner_writer.write(data)
             await link.inner_writer.drain()
@@ -194,11 +212,14 @@ class _Link:
         self.reader = reader
         self.inner_writer = inner_writer
         self.doomed = False
+        self.stuck = False
         self._writer = writer
         self._inner_reader = inner_reader
 
     async def back(self) -> None:
         while data := await self._inner_reader.read(1 << 16):
+            if self.stuck:
+                continue
             if self.doomed:
                 raise ConnectionAbortedError
             self._writer.write(data)
