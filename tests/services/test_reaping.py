@@ -112,7 +112,7 @@ async def test_beats_that_could_not_be_stored_are_no_silence(server: Server) -> 
 
 
 async def test_what_the_reaper_found_does_not_wait_for_the_database(server: Server) -> None:
-    agent = await one_assigned(server)
+    await one_assigned(server)
     hands = SetClock()
     reaper = reaper_of(server, hands)
     await reaper.once()
