@@ -23,6 +23,17 @@ def submit(port: Port, command: str, request_id: str) -> grpc.aio.UnaryUnaryCall
     return stub.SubmitTask(request, metadata=bearer(ADMIN_TOKEN), timeout=60)
 
 
+async def submitted(port: Port, command: str, request_id: str) -> str:
+    """Submits as clients do: a server that is too busy for a thousand at once says when to come back."""
+    while True:
+        try:
+            return (await submit(port, command, request_id)).task_id
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            await asyncio.sleep(retry_delay(error))
+
+
 def retry_delay(error: grpc.aio.AioRpcError) -> float:
     """After how many seconds a caller is told to come back."""
     status = rpc_status.from_call(error)
@@ -33,15 +44,15 @@ def retry_delay(error: grpc.aio.AioRpcError) -> float:
 
 
 async def test_one_request_a_thousand_times_is_one_task_and_a_thousand_equal_answers(port: Port) -> None:
-    answers = await gathered([submit(port, "true", "storm") for _ in range(1000)])
-    assert {answer.task_id for answer in answers} == {answers[0].task_id}
+    answers = await gathered([submitted(port, "true", "storm") for _ in range(1000)])
+    assert set(answers) == {answers[0]}
     assert len(answers) == 1000
     assert len(await port.server.rows("select 1 from tasks")) == 1
 
 
 async def test_another_request_under_that_id_is_refused_however_often_it_comes(port: Port) -> None:
     await submit(port, "true", "storm")
-    answers = await gathered([submit(port, "false", "storm") for _ in range(200)])
+    answers = await gathered([submitted(port, "false", "storm") for _ in range(200)])
     assert {answer.code() for answer in answers} == {grpc.StatusCode.ALREADY_EXISTS}
     assert all("storm" in answer.details() for answer in answers)
     assert len(await port.server.rows("select 1 from tasks")) == 1
