@@ -164,10 +164,11 @@ class Session:
         self._journal.session_opened(welcome.epoch)
         self._beat_seconds = max(0.05, codec.micros(welcome.heartbeat_interval) / 1e6)
         self._window_micros = codec.micros(welcome.start_window)
-        self._extend(self._acked_at)
         self._ledger.new_session()
         for verdict in welcome.verdicts:
             _obey(self._server, verdict)
+        # Last: an order that still waits, and that the server has given up, must not start under the new lease.
+        self._extend(self._acked_at)
         self._logs = LogPusher(
             self._ledger,
             ChunkMaker(self._data_dir, compress=wire.FEATURE_LOG_ZSTD in welcome.features),
@@ -180,13 +181,13 @@ class Session:
         self._wake.set()
 
     def _on_heartbeat_ack(self, ack: wire.HeartbeatAck) -> None:
+        for stop in ack.stops:
+            self._server.stop(stop.fence, *codec.stop_terms(stop))
+        self._server.disown(ack.unknown_fences)
         sent_at = self._beats.get(ack.seq)
         if sent_at is not None:
             self._beats = {seq: at for seq, at in self._beats.items() if seq > ack.seq}
             self._extend(sent_at)
-        for stop in ack.stops:
-            self._server.stop(stop.fence, *codec.stop_terms(stop))
-        self._server.disown(ack.unknown_fences)
 
     def _on_report_ack(self, ack: wire.ReportAck) -> None:
         self._server.disown(ack.refused_fences)
