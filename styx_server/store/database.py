@@ -177,6 +177,7 @@ async def connect(*, max_connections: int = 20, **address: Any) -> Database:
             command_timeout=60.0,
             server_settings=_SESSION,
             init=_prepare_connection,
+            reset=_leave_as_it_is,
             **address,
         )
     return Database(pool)
@@ -210,6 +211,10 @@ def translated() -> Iterator[None]:
 
 async def _prepare_connection(connection: asyncpg.Connection[Row]) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_json, decoder=json.loads)
+
+
+async def _leave_as_it_is(connection: asyncpg.Connection[Row]) -> None:
+    """No query of ours leaves anything behind on a connection; tidying up would cost a round trip for each of them."""
 
 
 def _encode_json(value: object) -> str:
