@@ -29,6 +29,8 @@ class ServerOrders:
         """A new attempt; one that is known already is left alone."""
         fence = order["fence"]
         if not self._ledger.is_new(fence):
+            if self._ledger.get(fence) is None:
+                self._end_again(order)
             return
         held = Held(fence=fence, task_id=order["task_id"], attempt=order["attempt"], state="ACCEPTED", order=order)
         self._ledger.add(held)
@@ -39,6 +41,13 @@ class ServerOrders:
         held.state = "ENDED"
         held.outcome = {"kind": "REJECTED", "message": "the last contact with the server was too long ago"}
         self._ledger.note(fence)
+
+    def _end_again(self, order: Message) -> None:
+        """An order for what is over here and forgotten: it is never run twice, and the server must not wait for it."""
+        held = Held(fence=order["fence"], task_id=order["task_id"], attempt=order["attempt"], state="ENDED")
+        held.outcome = {"kind": "SUPERVISOR_LOST", "message": "this agent had it before and gave it up"}
+        self._ledger.add(held)
+        self._ledger.note(held.fence)
 
     def stop(self, fence: int, cause: str, grace_micros: int | None) -> None:
         """The server wants an end."""

@@ -6,33 +6,43 @@ The only file that knows rooms which do not know each other. `serve.py` opens th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from styx_server import VERSION
 from styx_server.clock import SystemClock
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
-from styx_server.core.states import OutcomeKind, TaskState
-from styx_server.core.task import AgentId, Fence, Outcome, TaskId
+from styx_server.core.states import TaskState
+from styx_server.core.task import AgentId, TaskId
 from styx_server.loops.reap import PERIOD_SECONDS, Reaper
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.assigning import Assigning, Outward
+from styx_server.services.delivery import PERIOD_SECONDS as DELIVERY_SECONDS
+from styx_server.services.delivery import Delivery
+from styx_server.services.elsewhere import Elsewhere
 from styx_server.services.feed import Feed
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
 from styx_server.services.info import ServerInformation
+from styx_server.services.interest import PERIOD_SECONDS as INTEREST_SECONDS
+from styx_server.services.interest import Interest
+from styx_server.services.leadership import Leadership, Role, replica_number
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_streams import LogStreams
 from styx_server.services.reports import AttemptOver, Reports
-from styx_server.services.scheduling import Scheduling
+from styx_server.services.roster import Roster
+from styx_server.services.scheduling import Scheduling, Views
 from styx_server.services.session_registry import SessionRegistry
 from styx_server.services.sessions import Parties, Sessions
 from styx_server.services.shapes import Shapes
 from styx_server.services.submission import Submission
-from styx_server.services.tasks import Tasks
+from styx_server.services.tasks import TaskNews, Tasks
+from styx_server.store.bulletin import Bulletin, Kind
 from styx_server.store.database import Database
 from styx_server.store.partitions import make_partitions
 from styx_server.supervise import Wake, drain, repeat
@@ -45,10 +55,20 @@ from styx_server.transport.styx_service import StyxService, UseCases
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which database this is, and which process."""
+    """Which database this is, and which process.
+
+    Attributes:
+        address: where the database is, as `database.connect` takes it.
+    """
 
     deployment_id: UUID
     replica_id: UUID
+    address: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        """The server's number in locks, notes and events."""
+        return replica_number(self.replica_id)
 
 
 class App:
@@ -58,50 +78,47 @@ class App:
         self.clock = SystemClock()
         self.identity = identity
         self.database = database
+        self.news = News(self)
         self.metrics = Metrics()
         self.wake_scheduler = Wake()
+        self.bulletin = Bulletin(identity.number, identity.address, self.news.noted, self.clock)
         self.shapes = Shapes(database)
-        self.streams = LogStreams(database)
         self.registry = SessionRegistry()
+        self.interest = Interest(self.registry, self.clock, self.bulletin.post)
+        self.streams = LogStreams(database, on_notify=self.interest.stored)
         self.ledger = Ledger()
         self.health = Health(database)
         self.access = Access(database, self.clock)
-        self.scheduling = Scheduling(
-            database,
-            self.shapes,
-            self.ledger,
-            Assigning(
-                database,
-                self.ledger,
-                self.registry,
-                Outward(on_undelivered=self._undelivered, on_change=self._changed),
-            ),
-            self.wake_scheduler,
-        )
+        self.scheduling = _scheduling(self)
         database.on_lost = self.scheduling.doubt
-        self.reports = Reports(database, self.shapes, self.clock, on_over=self._attempts_over, on_change=self._changed)
+        self.reports = Reports(
+            database, self.shapes, self.clock, on_over=self.news.attempts_over, on_change=self.news.changed
+        )
+        self.delivery = Delivery(database, self.registry, self.reports, self.clock, identity.replica_id)
         self.sessions = Sessions(
             database,
             self.clock,
             self.registry,
-            Greeting(database, self.shapes, identity.replica_id),
-            Parties(scheduling=self.scheduling, reports=self.reports),
+            Greeting(database, identity.replica_id),
+            Parties(
+                reports=self.reports,
+                interest=self.interest,
+                streams=self.streams,
+                on_change=self.news.agents_changed,
+            ),
         )
-        self.submission = Submission(database, self.shapes, self.clock, on_stored=self._tasks_stored)
+        self.submission = Submission(database, self.shapes, self.clock, on_stored=self.news.tasks_stored)
         self.tasks = Tasks(
             database,
             self.shapes,
-            scheduling=self.scheduling,
-            registry=self.registry,
-            on_change=self._changed,
-            on_cancelled=self._cancelled,
+            self.scheduling,
+            self.registry,
+            TaskNews(on_change=self.news.changed, on_cancelled=self.news.cancelled, on_unsent=self.news.unsent),
         )
         self.feed = Feed(database, self.tasks)
         self.intake = LogIntake(database, self.streams, self.clock, on_stored=self.metrics.log_bytes.inc)
-        self.logs = LogReading(database, self.streams, on_follow=self.registry.follow)
-        self.agents = Agents(
-            database, self.clock, scheduling=self.scheduling, ledger=self.ledger, registry=self.registry
-        )
+        self.logs = LogReading(database, self.streams, on_follow=self.interest.follow)
+        self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed)
         self.information = ServerInformation(
             database,
             self.clock,
@@ -110,9 +127,25 @@ class App:
             deployment_id=identity.deployment_id,
             replica_id=identity.replica_id,
         )
-        self.reaper = Reaper(database, self.registry, self.reports, self.clock)
-        self._over: asyncio.Queue[AttemptOver] = asyncio.Queue()
-        self._unsent: asyncio.Queue[tuple[AgentId, list[tuple[TaskId, Fence]]]] = asyncio.Queue()
+        self.reaper = Reaper(database, self.reports, self.clock, on_change=self.news.agents_changed)
+        self.leadership = _leadership(self)
+
+    async def enter(self) -> None:
+        """Joins the other servers on this database, or is the only one; leads what nobody leads.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        await self.bulletin.open()
+        await self.leadership.once()
+
+    async def leave(self) -> None:
+        """Gives up what this server leads, so that another may take it at once.
+
+        Raises:
+            Unavailable: the database is away; another takes it when it falls silent.
+        """
+        await self.leadership.release()
 
     def grpc_server(self) -> GrpcServer:
         """The gRPC port, not yet listening."""
@@ -150,14 +183,15 @@ class App:
     def start_work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Starts every loop and every group commit."""
         loops = [
-            repeat("schedule", self._schedule, wake=self.wake_scheduler, period_seconds=1.0, clock=self.clock),
-            repeat("reap", self.reaper.once, wake=Wake(), period_seconds=PERIOD_SECONDS, clock=self.clock),
-            repeat("lost_orders", self.reaper.lost_orders, wake=Wake(), period_seconds=30.0, clock=self.clock),
-            repeat("silence", self._watch_silence, wake=Wake(), period_seconds=5.0, clock=self.clock),
-            repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),
-            repeat("seal", self.intake.seal_leftovers, wake=Wake(), period_seconds=60.0, clock=self.clock),
-            drain("after_ends", self._over, self._after_end, self.clock),
-            drain("undelivered", self._unsent, self._end_undelivered, self.clock),
+            self._repeat("schedule", self._schedule, 1.0, self.wake_scheduler),
+            self._repeat("deliver", self.delivery.once, DELIVERY_SECONDS, self.delivery.wake),
+            self._repeat("lead", self.leadership.once, 2.0),
+            self._repeat("interest", self.interest.once, INTEREST_SECONDS),
+            self._repeat("reap", self._leading("reaper", self.reaper.once), PERIOD_SECONDS),
+            self._repeat("partitions", self._leading("upkeep", self._make_partitions), 3600.0),
+            self._repeat("seal", self._leading("upkeep", self.intake.seal_leftovers), 60.0),
+            drain("after_ends", self.news.over, self.news.after_end, self.clock),
+            self.bulletin.run(),
             self.submission.commits.run(),
             self.reports.commits.run(),
             self.sessions.beats.run(),
@@ -166,52 +200,21 @@ class App:
         ]
         return [group.create_task(loop) for loop in loops]
 
-    def _changed(self) -> None:
-        self.feed.wake()
+    def _repeat(
+        self, name: str, once: Callable[[], Awaitable[float | None]], period_seconds: float, wake: Wake | None = None
+    ) -> Coroutine[Any, Any, None]:
+        return repeat(name, once, wake=wake or Wake(), period_seconds=period_seconds, clock=self.clock)
 
-    def _cancelled(self, task_ids: list[TaskId]) -> None:
-        self.metrics.tasks_ended.labels(TaskState.CANCELLED.name).inc(len(task_ids))
-        for task_id in task_ids:
-            self.streams.notify(task_id)
+    def _leading(self, role: str, once: Callable[[], Awaitable[float | None]]) -> Callable[[], Awaitable[float | None]]:
+        """A pass that only the leader makes."""
 
-    def _tasks_stored(self, tasks: list[Waiting]) -> None:
-        self.metrics.tasks_submitted.inc(len(tasks))
-        self.scheduling.tasks_wait(tasks)
-        self.feed.wake()
+        async def pass_() -> float | None:
+            return await once() if self.leadership.leads(role) else None
 
-    def _attempts_over(self, over: list[AttemptOver]) -> None:
-        self.scheduling.attempts_over(item.fence for item in over)
-        self.scheduling.tasks_wait(item.requeued for item in over if item.requeued is not None)
-        for item in over:
-            if item.task_state.ended:
-                self.metrics.tasks_ended.labels(item.task_state.name).inc()
-            if item.logs:
-                self._over.put_nowait(item)
-            else:
-                self.registry.attempt_over(item.agent_id, item.fence, output_complete=True)
-                self.streams.notify(item.task_id)
-
-    async def _after_end(self, item: AttemptOver) -> None:
-        def complete() -> None:
-            self.registry.attempt_over(item.agent_id, item.fence, output_complete=True)
-
-        if not await self.intake.finish((item.task_id, item.attempt, item.fence), item.logs, complete):
-            self.registry.attempt_over(item.agent_id, item.fence, output_complete=False)
-
-    def _undelivered(self, agent_id: AgentId, attempts: list[tuple[TaskId, Fence]]) -> None:
-        self._unsent.put_nowait((agent_id, attempts))
-
-    async def _end_undelivered(self, unsent: tuple[AgentId, list[tuple[TaskId, Fence]]]) -> None:
-        agent_id, attempts = unsent
-        outcome = Outcome(kind=OutcomeKind.REJECTED, message="the agent's connection ended before it was sent")
-        await self.reports.end_many(agent_id, [(task_id, fence, outcome) for task_id, fence in attempts])
+        return pass_
 
     async def _schedule(self) -> float | None:
         return await self.scheduling.round(self.clock.now().timestamp())
-
-    async def _watch_silence(self) -> float | None:
-        self.sessions.watch_silence()
-        return None
 
     async def _make_partitions(self) -> float | None:
         await make_partitions(self.database, self.clock.now())
@@ -222,3 +225,110 @@ class App:
             before = self.clock.monotonic()
             await self.clock.sleep(1.0)
             self.metrics.loop_lag.observe(max(0.0, self.clock.monotonic() - before - 1.0))
+
+
+class News:
+    """The messenger of one server: passes what happened in one service to the others, and to other servers.
+
+    Attributes:
+        over: attempts that ended and have output.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.over: asyncio.Queue[AttemptOver] = asyncio.Queue()
+
+    def noted(self, sender: int, kind: Kind, ids: list[int] | None) -> None:
+        """A note of another server; or, with this one's own number, that some may have been missed."""
+        del sender
+        match kind:
+            case Kind.FEED:
+                self._app.feed.wake()
+                self._app.scheduling.noted()
+            case Kind.AGENTS:
+                self._app.scheduling.agents_changed(ids)
+                self._app.delivery.look_at(ids)
+            case Kind.ORDERS:
+                self._app.delivery.look_at(ids)
+            case Kind.LOGS:
+                for task_id in [None] if ids is None else ids:
+                    self._app.streams.wake(None if task_id is None else TaskId(task_id))
+            case Kind.LOOKS:
+                self._app.interest.heard(ids or ())
+
+    def replicas_live(self, numbers: set[int]) -> None:
+        """These servers live."""
+        self._app.metrics.replicas.set(len(numbers))
+        self._app.bulletin.has_readers = bool(numbers - {self._app.identity.number})
+
+    def agents_changed(self, agent_ids: Iterable[AgentId]) -> None:
+        """Sessions of these began or ended, or an operator changed their standing."""
+        agent_ids = list(agent_ids)
+        self._app.scheduling.agents_changed(agent_ids)
+        self._app.delivery.look_at(agent_ids)
+        self._app.bulletin.post(Kind.AGENTS, agent_ids)
+
+    def unsent(self, agent_ids: Iterable[AgentId]) -> None:
+        """Orders for these are stored, and their sessions are not here, or are just being replaced."""
+        agent_ids = list(agent_ids)
+        self._app.delivery.look_at(agent_ids)
+        self._app.bulletin.post(Kind.ORDERS, agent_ids)
+
+    def changed(self) -> None:
+        """Tasks changed."""
+        self._app.feed.wake()
+        self._app.bulletin.post(Kind.FEED)
+
+    def cancelled(self, task_ids: list[TaskId]) -> None:
+        """Waiting tasks were ended."""
+        self._app.metrics.tasks_ended.labels(TaskState.CANCELLED.name).inc(len(task_ids))
+        for task_id in task_ids:
+            self._app.streams.notify(task_id)
+
+    def tasks_stored(self, tasks: list[Waiting]) -> None:
+        """Tasks were submitted."""
+        self._app.metrics.tasks_submitted.inc(len(tasks))
+        self._app.scheduling.tasks_wait(tasks)
+        self.changed()
+
+    def attempts_over(self, over: list[AttemptOver]) -> None:
+        """Attempts are stored as over."""
+        self._app.scheduling.attempts_over(item.fence for item in over)
+        self._app.scheduling.tasks_wait(item.requeued for item in over if item.requeued is not None)
+        for item in over:
+            if item.task_state.ended:
+                self._app.metrics.tasks_ended.labels(item.task_state.name).inc()
+            if item.logs:
+                self.over.put_nowait(item)
+            else:
+                self._app.registry.attempt_over(item.agent_id, item.fence, output_complete=True)
+                self._app.streams.notify(item.task_id)
+
+    async def after_end(self, item: AttemptOver) -> None:
+        """Output of an attempt that is over: waits for the rest, and lets go of it when it is complete."""
+
+        def complete() -> None:
+            self._app.registry.attempt_over(item.agent_id, item.fence, output_complete=True)
+
+        if not await self._app.intake.finish((item.task_id, item.attempt, item.fence), item.logs, complete):
+            self._app.registry.attempt_over(item.agent_id, item.fence, output_complete=False)
+
+
+def _scheduling(app: App) -> Scheduling:
+    outward = Outward(on_unsent=app.news.unsent, on_change=app.news.changed)
+    views = Views(
+        ledger=app.ledger,
+        roster=Roster(app.database, app.shapes, app.ledger, app.clock),
+        elsewhere=Elsewhere(app.database, app.clock, app.identity.number),
+    )
+    assigning = Assigning(app.database, app.ledger, app.registry, outward)
+    return Scheduling(app.database, app.shapes, views, assigning, app.wake_scheduler)
+
+
+def _leadership(app: App) -> Leadership:
+    roles = {
+        "scheduler": Role(on_lead=app.scheduling.lead, on_resign=app.scheduling.resign),
+        "reaper": Role(on_lead=lambda _term: app.reaper.begin()),
+        "upkeep": Role(),
+    }
+    return Leadership(app.database, app.clock, app.identity.replica_id, roles=roles, on_replicas=app.news.replicas_live)

@@ -21,9 +21,10 @@ import uvicorn
 from styx_server import VERSION
 from styx_server.app import App, Identity
 from styx_server.config import Settings
-from styx_server.core.errors import StyxError
+from styx_server.core.errors import StyxError, Unavailable
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
+from styx_server.services.leadership import replica_number
 from styx_server.store.database import Database, connect, migrate_database
 from styx_server.store.partitions import make_partitions
 from styx_server.transport.server import GrpcServer
@@ -54,20 +55,20 @@ async def serve(settings: Settings) -> None:
         if embedded is not None:
             await embedded.start()
             stack.push_async_callback(embedded.stop)
-        database = await _connect(settings, embedded)
+        replica_id = new_uuid()
+        address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
+        database = await _connect(address, replica_id)
         stack.push_async_callback(database.close)
-        await _run(settings, database, embedded, stop)
+        row = await database.fetch_row("get_deployment")
+        assert row is not None
+        identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=replica_id, address=address)
+        await _run(settings, App(database, identity), embedded, stop)
 
 
-async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
-    row = await database.fetch_row("get_deployment")
-    assert row is not None
-    identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=new_uuid())
-    app = App(database, identity)
+async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
     await app.access.ensure_admin(_admin_token(settings))
-    await make_partitions(database, app.clock.now())
-    await database.execute("disconnect_all", replica_id=identity.replica_id)
-    await app.scheduling.lead(identity.replica_id)
+    await make_partitions(app.database, app.clock.now())
+    await app.enter()
     server = app.grpc_server()
     async with asyncio.TaskGroup() as group:
         work = app.start_work(group)
@@ -82,6 +83,8 @@ async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgre
             _log.info("server_stopping")
             app.health.stopping = True
             _endpoint_file(settings).unlink(missing_ok=True)
+            with contextlib.suppress(Unavailable):
+                await app.leave()
             await server.stop(_STOP_GRACE_SECONDS)
             http.should_exit = True
             await web
@@ -92,11 +95,10 @@ async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgre
     _log.info("server_stopped")
 
 
-async def _connect(settings: Settings, embedded: EmbeddedPostgres | None) -> Database:
-    address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
+async def _connect(address: dict[str, Any], replica_id: UUID) -> Database:
     try:
         await migrate_database(**address)
-        return await connect(**address)
+        return await connect(replica=replica_number(replica_id), **address)
     except StyxError as error:
         raise StartError(f"{error}; check --database-url") from error
 

@@ -38,6 +38,7 @@ class Metrics:
             "styx_tasks_waiting_in_memory", "Waiting tasks in the scheduler's window", registry=self.registry
         )
         self.sessions = Gauge("styx_agent_sessions", "Open sessions of agents", registry=self.registry)
+        self.replicas = Gauge("styx_replicas", "Servers that live on this database", registry=self.registry)
         self.log_bytes = Counter("styx_log_bytes_total", "Bytes of output taken in", registry=self.registry)
         self.loop_lag = Histogram(
             "styx_event_loop_lag_seconds",

@@ -142,6 +142,11 @@ class LiveAttempt:
     desired: Desired = Desired.RUN
     stop_grace_seconds: float | None = None
 
+    @property
+    def unsent(self) -> bool:
+        """Whether it may still have to be sent to its agent, or to be withdrawn."""
+        return self.state is AttemptState.ASSIGNED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedAttempt:
@@ -158,7 +163,8 @@ class Reconciliation:
 
     Attributes:
         verdicts: one for each attempt that the agent holds.
-        vanished: live attempts that the agent does not hold, and how each must have ended.
+        vanished: started attempts that the agent does not hold, and how each must have ended. To be believed only
+            when the agent is known to have got its Welcome: a Hello may be acted on after its agent gave it up.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -175,6 +181,8 @@ def reconcile(
 ) -> Reconciliation:
     """Makes one view of what an agent holds and what is stored for it.
 
+    An assignment that the agent has not got is left alone: it is sent again, or withdrawn.
+
     Args:
         held: everything that the agent holds.
         live: everything that is stored as live on it.
@@ -187,7 +195,9 @@ def reconcile(
     verdicts = tuple(_judge(item, live_by_fence, ended_fences, positions.get(item.fence, ())) for item in held)
     held_fences = {item.fence for item in held}
     vanished = tuple(
-        (attempt, _fate(attempt, same_boot)) for attempt in live_by_fence.values() if attempt.fence not in held_fences
+        (attempt, _fate(same_boot))
+        for attempt in live_by_fence.values()
+        if attempt.fence not in held_fences and not attempt.unsent
     )
     return Reconciliation(verdicts=verdicts, vanished=vanished)
 
@@ -211,9 +221,7 @@ def _judge(
     return Verdict(fence=held.fence, action=Action.FORGET)
 
 
-def _fate(attempt: LiveAttempt, same_boot: bool) -> Outcome:
-    if attempt.state is AttemptState.ASSIGNED:
-        return Outcome(kind=OutcomeKind.REJECTED, message="the assignment never reached the agent")
+def _fate(same_boot: bool) -> Outcome:
     if not same_boot:
         return Outcome(kind=OutcomeKind.HOST_REBOOTED, message="the machine restarted under it")
     return Outcome(kind=OutcomeKind.SUPERVISOR_LOST, message="the agent came back without it")

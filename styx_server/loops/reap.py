@@ -6,6 +6,8 @@ was observed, under a lock that a late beat has to wait for.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import structlog
 
 from styx_server.clock import Clock
@@ -14,27 +16,33 @@ from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seco
 from styx_server.core.states import AttemptState, OutcomeKind
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.services.reports import Reports
-from styx_server.services.session_registry import SessionRegistry
 from styx_server.store.database import Database
 
 _log = structlog.get_logger()
 
 PERIOD_SECONDS = 5.0
 
-_OLD_ASSIGNMENT_SECONDS = 60.0
-"""Three start windows: by then the agent has reported a start, or will not start it."""
-
 
 class Reaper:
-    """The observer; what it has seen dies with it."""
+    """The observer; what it has seen dies with it, and with its lead.
 
-    def __init__(self, database: Database, registry: SessionRegistry, reports: Reports, clock: Clock) -> None:
+    Args:
+        on_change: told of agents whose sessions it ended.
+    """
+
+    def __init__(
+        self, database: Database, reports: Reports, clock: Clock, on_change: Callable[[Iterable[AgentId]], None]
+    ) -> None:
         self._database = database
-        self._registry = registry
         self._reports = reports
         self._clock = clock
+        self._on_change = on_change
         self._watch = LeaseWatch()
         self._outage = False
+
+    def begin(self) -> None:
+        """This server reaps from now on: what it saw before counts for nothing."""
+        self._watch.forget()
 
     async def once(self) -> float | None:
         """One pass."""
@@ -53,20 +61,6 @@ class Reaper:
             await self._reap(silent)
         return None
 
-    async def lost_orders(self) -> float | None:
-        """One pass over old assignments: ends those that the agent's open session knows nothing of.
-
-        An agent that beats is never silent, so an order that got lost on the way would wait for ever.
-        """
-        for row in await self._database.fetch("old_assignments", seconds=_OLD_ASSIGNMENT_SECONDS):
-            agent_id, fence = AgentId(row["agent_id"]), Fence(row["fence"])
-            session = self._registry.get(agent_id)
-            if session is not None and fence not in session.known:
-                outcome = Outcome(kind=OutcomeKind.REJECTED, message="the assignment never reached the agent")
-                _log.warning("order_lost", agent=agent_id, task=row["id"], fence=fence)
-                await self._reports.end_many(agent_id, [(TaskId(row["id"]), fence, outcome)])
-        return None
-
     async def _reap(self, silent: dict[AgentId, tuple[int, float]]) -> None:
         rows = await self._database.fetch("live_attempts_of", agent_ids=list(silent))
         for agent_id, (lease_seq, seconds) in silent.items():
@@ -81,7 +75,9 @@ class Reaper:
                     dead.append((TaskId(row["id"]), Fence(row["fence"]), outcome))
             if dead:
                 _log.warning("attempts_lost", agent=agent_id, count=len(dead), silent_seconds=round(seconds))
-                await self._reports.end_many(agent_id, dead, lease_seq=lease_seq)
+                # An order that is still on its way to the agent must find no session that would take it.
+                await self._reports.end_many(agent_id, dead, lease_seq=lease_seq, disowned=True)
+                self._on_change([agent_id])
 
     def _is_outage(self, now: float) -> bool:
         outage = self._watch.is_outage(now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -10,12 +10,10 @@ from enum import IntEnum
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound, Unauthenticated
 from styx_server.core.lease import UNREACHABLE_SECONDS
-from styx_server.core.placement.capacity import Capacity, Gpu, Reservation
-from styx_server.core.placement.ledger import Ledger
-from styx_server.core.task import AgentId
+from styx_server.core.placement.capacity import Capacity, Gpu
+from styx_server.core.task import AgentId, Resources
 from styx_server.services.access import digest
-from styx_server.services.scheduling import Scheduling
-from styx_server.services.session_registry import SessionRegistry
+from styx_server.services.shapes import Shapes
 from styx_server.services.tasks import Mutation, claim
 from styx_server.store.database import Database, Row
 from styx_server.store.rows import capacity_from_json
@@ -61,22 +59,32 @@ class NewJoinToken:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What one live attempt holds of its agent."""
+
+    resources: Resources
+    gpu_indexes: Sequence[int]
+
+
 class Agents:
-    """Agents that have joined, and those that want to."""
+    """Agents that have joined, and those that want to.
+
+    Args:
+        on_change: told of agents whose standing an operator changed.
+    """
 
     def __init__(
-        self, database: Database, clock: Clock, *, scheduling: Scheduling, ledger: Ledger, registry: SessionRegistry
+        self, database: Database, shapes: Shapes, clock: Clock, on_change: Callable[[Iterable[AgentId]], None]
     ) -> None:
         self._database = database
+        self._shapes = shapes
         self._clock = clock
-        self._scheduling = scheduling
-        self._ledger = ledger
-        self._registry = registry
+        self._on_change = on_change
 
     async def page(self, after: int, count: int) -> list[AgentView]:
         """Up to `count` agents with ids above `after`."""
-        rows = await self._database.fetch("list_agents", after=after, count=count, ids=None)
-        return [self._view(row) for row in rows]
+        return await self._views(await self._database.fetch("list_agents", after=after, count=count, ids=None))
 
     async def get(self, agent_id: AgentId) -> AgentView:
         """One agent.
@@ -84,10 +92,10 @@ class Agents:
         Raises:
             NotFound: there is none with this id.
         """
-        row = await self._database.fetch_row("list_agents", after=0, count=1, ids=[agent_id])
-        if row is None:
+        views = await self._views(await self._database.fetch("list_agents", after=0, count=1, ids=[agent_id]))
+        if not views:
             raise _missing(agent_id)
-        return self._view(row)
+        return views[0]
 
     async def drain(self, agent_id: AgentId, mutation: Mutation, *, draining: bool) -> AgentView:
         """Takes an agent out of service, or back in; what runs there goes on.
@@ -101,10 +109,7 @@ class Agents:
             changed = await transaction.fetch("set_draining", id=agent_id, draining=draining) if first else [None]
             if not changed:
                 raise _missing(agent_id)
-        session = self._registry.get(agent_id)
-        if first and session is not None:
-            session.drained = draining
-            self._scheduling.set_accepting(agent_id, session.accepting)
+        self._on_change([agent_id])
         return await self.get(agent_id)
 
     async def make_join_token(self, wanted: NewJoinToken, mutation: Mutation) -> datetime:
@@ -164,43 +169,51 @@ class Agents:
             await transaction.execute("use_join_token", id=token["id"])
             return AgentId(row["id"])
 
-    def _view(self, row: Row) -> AgentView:
-        agent_id = AgentId(row["id"])
-        held = self._ledger.held_on(agent_id)
-        capacity = capacity_from_json(row["capacity"])
-        session = self._registry.get(agent_id)
-        return AgentView(
-            agent_id=agent_id,
-            name=row["name"],
-            state=_state(row, draining=bool(row["draining"] or (session and session.draining))),
-            pool=row["pool"],
-            labels=row["labels"],
-            capacity=capacity,
-            reserved=_sum(held, capacity.gpus),
-            attempts=len(held),
-            version=row["version"],
-            epoch=row["epoch"],
-            create_time=row["create_time"],
-            beat_time=row["beat_time"],
-            isolation=row["isolation"],
-            facts=row["facts"],
-        )
+    async def _views(self, rows: Sequence[Row]) -> list[AgentView]:
+        held: dict[int, list[_Held]] = {}
+        live = await self._database.fetch("live_attempts_of", agent_ids=[row["id"] for row in rows]) if rows else []
+        for row in live:
+            resources = (await self._shapes.get(row["shape_id"])).resources
+            held.setdefault(row["agent_id"], []).append(
+                _Held(resources=resources, gpu_indexes=row["gpu_indexes"] or ())
+            )
+        return [_view(row, held.get(row["id"], [])) for row in rows]
 
 
-def _state(row: Row, *, draining: bool) -> AgentState:
+def _view(row: Row, held: Sequence[_Held]) -> AgentView:
+    capacity = capacity_from_json(row["capacity"])
+    return AgentView(
+        agent_id=AgentId(row["id"]),
+        name=row["name"],
+        state=_state(row),
+        pool=row["pool"],
+        labels=row["labels"],
+        capacity=capacity,
+        reserved=_sum(held, capacity.gpus),
+        attempts=len(held),
+        version=row["version"],
+        epoch=row["epoch"],
+        create_time=row["create_time"],
+        beat_time=row["beat_time"],
+        isolation=row["isolation"],
+        facts=row["facts"],
+    )
+
+
+def _state(row: Row) -> AgentState:
     if row["said_goodbye"]:
         return AgentState.OFFLINE
     if not row["connected"] or row["beat_age_seconds"] > UNREACHABLE_SECONDS:
         return AgentState.UNREACHABLE
-    return AgentState.DRAINING if draining else AgentState.READY
+    return AgentState.DRAINING if row["draining"] or row["leaving"] else AgentState.READY
 
 
-def _sum(held: Sequence[Reservation], gpus: Sequence[Gpu]) -> Capacity:
-    taken = {index for reservation in held for index in reservation.gpu_indexes}
+def _sum(held: Sequence[_Held], gpus: Sequence[Gpu]) -> Capacity:
+    taken = {index for item in held for index in item.gpu_indexes}
     return Capacity(
-        cpus_milli=sum(reservation.resources.cpus_milli for reservation in held),
-        memory_bytes=sum(reservation.resources.memory_bytes for reservation in held),
-        disk_bytes=sum(reservation.resources.disk_bytes for reservation in held),
+        cpus_milli=sum(item.resources.cpus_milli for item in held),
+        memory_bytes=sum(item.resources.memory_bytes for item in held),
+        disk_bytes=sum(item.resources.disk_bytes for item in held),
         gpus=tuple(gpu for gpu in gpus if gpu.index in taken),
     )
 

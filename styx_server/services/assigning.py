@@ -1,7 +1,8 @@
 """Carries out a plan: fences, the commit, and only then the orders to the agents.
 
-What a placement took stands in the ledger under its fence before the commit, so that whatever happens meanwhile (a new
-session of the agent, an end that is found out) gives it back exactly once.
+What a placement took stands in the ledger under its fence before the commit, so that whatever happens meanwhile gives
+it back exactly once. What is stored and cannot be sent from here is sent by the server that has the session, see
+`delivery.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from styx_server.core.session import Assignment
 from styx_server.core.task import AgentId, Fence, TaskId
 from styx_server.services.session_registry import SessionRegistry
 from styx_server.store.database import Database, Row
-from styx_server.store.rows import stop_orders
 
 _log = structlog.get_logger()
 
@@ -33,11 +33,11 @@ class Outward:
     """Who is told of what becomes of a plan.
 
     Attributes:
-        on_undelivered: told of attempts of an agent that were committed, or may have been, and were not sent.
+        on_unsent: told of agents whose orders were stored and not sent, because their sessions are not here.
         on_change: told after each commit.
     """
 
-    on_undelivered: Callable[[AgentId, list[tuple[TaskId, Fence]]], None]
+    on_unsent: Callable[[Iterable[AgentId]], None]
     on_change: Callable[[], None]
 
 
@@ -77,63 +77,47 @@ class Assigning:
         Raises:
             Unavailable: whether it is stored is not known; nothing was sent.
         """
-        try:
+        with self._registry.look() as over:
             rows = await self._commit(flying, term)
-        except BaseException:
-            # An end under each fence settles it: what was stored is tried again, what was not is not touched.
-            self._ledger.give_back(flying)
-            self._undelivered((fence, placement) for fence, placement in flying.items())
-            raise
+            refused = self._send(flying, {TaskId(row["id"]): row for row in rows}, over)
         self._out.on_change()
-        refused = self._send(flying, {TaskId(row["id"]): row for row in rows})
         return await self._still_waiting(refused)
-
-    async def repeat_stops(self) -> None:
-        """Sends every order to stop again: one may have been stored without being sent."""
-        for agent_id, orders in stop_orders(await self._database.fetch("find_stops")).items():
-            self._registry.stop(agent_id, orders)
 
     async def _commit(self, flying: dict[Fence, Placement], term: int) -> list[Row]:
         placements = list(flying.values())
         agents = [placement.reservation.agent_id for placement in placements]
+        fleet = self._ledger.fleet.agents
         return await self._database.fetch(
             "assign_tasks",
             now=None,
             ids=[placement.task.task_id for placement in placements],
             fences=list(flying),
             agent_ids=agents,
-            epochs=[self._registry.epoch_of(agent_id) for agent_id in agents],
+            epochs=[fleet[agent_id].epoch for agent_id in agents],
             gpus=[",".join(map(str, placement.reservation.gpu_indexes)) or None for placement in placements],
             term=term,
         )
 
-    def _send(self, flying: dict[Fence, Placement], rows: dict[TaskId, Row]) -> list[Waiting]:
+    def _send(self, flying: dict[Fence, Placement], rows: dict[TaskId, Row], over: set[Fence]) -> list[Waiting]:
         """Sends what was committed, in the order of the plan; returns what was not."""
         orders: dict[AgentId, list[Assignment]] = {}
-        unsent: list[tuple[Fence, Placement]] = []
         refused: list[Waiting] = []
         for fence, placement in flying.items():
             row = rows.get(placement.task.task_id)
             if row is None:
                 self._ledger.give_back([fence])
                 refused.append(placement.task)
-            elif self._ledger.holds(fence):
-                orders.setdefault(placement.reservation.agent_id, []).append(_order(fence, placement, row))
             else:
-                # The agent came with a new session meanwhile: what it holds was settled without this.
-                unsent.append((fence, placement))
-        for agent_id, assignments in orders.items():
-            if not self._registry.dispatch(agent_id, assignments):
-                unsent.extend((order.fence, flying[order.fence]) for order in assignments)
-        self._undelivered(unsent)
+                orders.setdefault(placement.reservation.agent_id, []).append(_order(fence, placement, row))
+        fleet = self._ledger.fleet.agents
+        sent = {
+            agent_id
+            for agent_id, assignments in orders.items()
+            if self._registry.dispatch(agent_id, fleet[agent_id].epoch, assignments, over)
+        }
+        if unsent := orders.keys() - sent:
+            self._out.on_unsent(unsent)
         return refused
-
-    def _undelivered(self, unsent: Iterable[tuple[Fence, Placement]]) -> None:
-        by_agent: dict[AgentId, list[tuple[TaskId, Fence]]] = {}
-        for fence, placement in unsent:
-            by_agent.setdefault(placement.reservation.agent_id, []).append((placement.task.task_id, fence))
-        for agent_id, attempts in by_agent.items():
-            self._out.on_undelivered(agent_id, attempts)
 
     async def _still_waiting(self, refused: list[Waiting]) -> list[Waiting]:
         """Of tasks that could not be committed, those that were not cancelled meanwhile."""

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from styx_server.core.errors import NotFound
-from styx_server.core.placement.capacity import Reservation
+import structlog
+
+from styx_server.core.errors import NotFound, Superseded
+from styx_server.core.lease import UNREACHABLE_SECONDS
 from styx_server.core.session import (
     Action,
     EndedAttempt,
@@ -23,9 +25,10 @@ from styx_server.core.session import (
 from styx_server.core.states import AttemptState, Desired
 from styx_server.core.task import AgentId, Fence, TaskId
 from styx_server.services.session_registry import Known
-from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
 from styx_server.store.rows import capacity_to_json
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +37,10 @@ class Entry:
 
     Attributes:
         same_boot: whether its machine has not restarted since its last session.
-        drained: whether an operator took it out of service.
     """
 
     epoch: int
-    lease_seq: int
     same_boot: bool
-    pool: str
-    labels: Mapping[str, str]
-    drained: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +49,17 @@ class Reconciled:
 
     Attributes:
         known: what the new session is responsible for.
-        reserved: what the live attempts hold of the machine.
     """
 
     found: Reconciliation
     known: dict[Fence, Known]
-    reserved: dict[Fence, Reservation]
 
 
 class Greeting:
     """Opens sessions in the database, for one server process."""
 
-    def __init__(self, database: Database, shapes: Shapes, replica_id: UUID) -> None:
+    def __init__(self, database: Database, replica_id: UUID) -> None:
         self._database = database
-        self._shapes = shapes
         self._replica_id = replica_id
 
     async def enter(self, hello: Hello) -> Entry:
@@ -72,11 +67,15 @@ class Greeting:
 
         Raises:
             NotFound: there is no such agent any more.
+            Superseded: another program with its identity is connected to another server.
         """
         async with self._database.transaction() as transaction:
-            before = await transaction.fetch_row("lock_lease", agent_id=hello.agent_id)
+            before = await transaction.fetch_row("lock_lease", agent_id=hello.agent_id, seconds=UNREACHABLE_SECONDS)
             if before is None:
                 raise NotFound(f"agent a{hello.agent_id} is not known any more; join again", reason="AGENT_NOT_FOUND")
+            other = before["supervisor_id"] not in ("", hello.supervisor_id)
+            if other and before["heard"] and before["replica_id"] != self._replica_id:
+                raise cloned(hello.agent_id, before["epoch"])
             row = await transaction.fetch_row(
                 "open_session",
                 agent_id=hello.agent_id,
@@ -84,9 +83,10 @@ class Greeting:
                 replica_id=self._replica_id,
                 boot_id=hello.boot_id,
                 supervisor_id=hello.supervisor_id,
+                leaving=hello.draining,
                 now=None,
             )
-            agent = await transaction.fetch_row(
+            await transaction.execute(
                 "update_agent",
                 id=hello.agent_id,
                 labels=dict(hello.labels),
@@ -96,17 +96,9 @@ class Greeting:
                 version=hello.version,
             )
             assert row is not None
-            assert agent is not None
-            return Entry(
-                epoch=row["epoch"],
-                lease_seq=row["lease_seq"],
-                same_boot=before["boot_id"] in ("", hello.boot_id),
-                pool=agent["pool"],
-                labels=agent["labels"],
-                drained=agent["draining"],
-            )
+            return Entry(epoch=row["epoch"], same_boot=before["boot_id"] in ("", hello.boot_id))
 
-    async def reconcile(self, hello: Hello, *, same_boot: bool) -> Reconciled:
+    async def reconcile(self, hello: Hello, entry: Entry) -> Reconciled:
         """Holds what the agent holds against what is stored for it."""
         live = await self._database.fetch("live_attempts_of", agent_ids=[hello.agent_id])
         held = await self._database.fetch(
@@ -120,15 +112,19 @@ class Greeting:
             for row in own
         ]
         positions = await self._positions([item.task_id for item in hello.held])
-        found = reconcile(hello.held, [_live(row) for row in live], ended, positions, same_boot=same_boot)
+        found = reconcile(
+            hello.held,
+            [_live(row) for row in live],
+            ended,
+            positions,
+            same_boot=entry.same_boot,
+        )
         kept = {verdict.fence: verdict for verdict in found.verdicts if verdict.action is not Action.FORGET}
         # Whose output a fence may bring is what is stored of it, not what the agent says.
         stored = {row["fence"]: (TaskId(row["id"]), int(row["attempt"])) for row in live}
         stored |= {row["fence"]: (TaskId(row["task_id"]), int(row["ended_number"])) for row in own}
         known = {fence: Known(*stored[fence], verdict.stop) for fence, verdict in kept.items()}
-        vanished = {attempt.fence for attempt, _ in found.vanished}
-        reserved = await self._reservations([row for row in live if row["fence"] not in vanished])
-        return Reconciled(found=found, known=known, reserved=reserved)
+        return Reconciled(found=found, known=known)
 
     async def _positions(self, task_ids: list[TaskId]) -> Mapping[Fence, tuple[tuple[LogStream, int], ...]]:
         positions: dict[Fence, tuple[tuple[LogStream, int], ...]] = {}
@@ -137,16 +133,14 @@ class Greeting:
             positions[fence] = (*positions.get(fence, ()), (LogStream(row["stream"]), row["stored_bytes"]))
         return positions
 
-    async def _reservations(self, live: list[Row]) -> dict[Fence, Reservation]:
-        return {
-            Fence(row["fence"]): Reservation(
-                agent_id=AgentId(row["agent_id"]),
-                namespace=row["namespace"],
-                resources=(await self._shapes.get(row["shape_id"])).resources,
-                gpu_indexes=tuple(row["gpu_indexes"] or ()),
-            )
-            for row in live
-        }
+
+def cloned(agent_id: AgentId, epoch: int) -> Superseded:
+    """Two programs with one identity would each have the other's attempts called dead."""
+    _log.error("agent_cloned", agent=agent_id, epoch=epoch)
+    return Superseded(
+        f"another program with the identity of agent a{agent_id} is connected; was its data folder or "
+        "its machine copied? Start this one with a data folder of its own and a new join token"
+    )
 
 
 def _live(row: Row) -> LiveAttempt:

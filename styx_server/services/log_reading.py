@@ -16,6 +16,7 @@ from styx_server.core.errors import NotFound
 from styx_server.core.session import LogGap, LogStream
 from styx_server.core.states import AttemptState, TaskState
 from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.services.interest import Followed
 from styx_server.services.log_codec import Codec, unpack, unpack_times
 from styx_server.services.log_intake import MAX_CHUNK_BYTES
 from styx_server.services.log_streams import Chunk, LogStreams, StreamKey, StreamState
@@ -73,9 +74,7 @@ class LogReading:
         on_follow: told when somebody starts (1) and stops (-1) looking at an attempt, so that its agent hurries.
     """
 
-    def __init__(
-        self, database: Database, streams: LogStreams, on_follow: Callable[[AgentId, Fence, int], None]
-    ) -> None:
+    def __init__(self, database: Database, streams: LogStreams, on_follow: Callable[[Followed, int], None]) -> None:
         self._database = database
         self._streams = streams
         self._on_follow = on_follow
@@ -161,19 +160,19 @@ class LogReading:
             cursors.append(_Cursor(key=key, position=position, told=position))
         return cursors
 
-    async def _live(self, request: LogRequest, number: int) -> tuple[AgentId, Fence] | None:
+    async def _live(self, request: LogRequest, number: int) -> Followed | None:
         """Who runs the attempt now, if it is followed and live."""
         if not request.follow:
             return None
         task = await self._task(request.task_id)
         if task["attempt"] != number or not AttemptState(task["attempt_state"]).live:
             return None
-        return AgentId(task["agent_id"]), Fence(task["fence"])
+        return Followed(AgentId(task["agent_id"]), request.task_id, Fence(task["fence"]))
 
     @contextmanager
-    def _followed(self, cursors: list[_Cursor], live: tuple[AgentId, Fence] | None) -> Iterator[None]:
+    def _followed(self, cursors: list[_Cursor], live: Followed | None) -> Iterator[None]:
         if live:
-            self._on_follow(*live, 1)
+            self._on_follow(live, 1)
         try:
             yield
         finally:
@@ -181,7 +180,7 @@ class LogReading:
                 if cursor.state is not None:
                     cursor.state.followers -= 1
             if live:
-                self._on_follow(*live, -1)
+                self._on_follow(live, -1)
 
     async def _refresh(self, cursors: list[_Cursor], request: LogRequest, number: int) -> None:
         missing = [cursor for cursor in cursors if cursor.state is None or not cursor.state.complete]

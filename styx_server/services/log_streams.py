@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -130,10 +131,15 @@ class AttemptOutput:
 
 
 class LogStreams:
-    """The streams that this server has touched lately."""
+    """The streams that this server has touched lately.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        on_notify: told of each task of which output was stored or completed here.
+    """
+
+    def __init__(self, database: Database, on_notify: Callable[[TaskId], None] = lambda _task_id: None) -> None:
         self._database = database
+        self._on_notify = on_notify
         self._states: OrderedDict[StreamKey, StreamState] = OrderedDict()
         self._outputs: dict[TaskId, AttemptOutput] = {}
 
@@ -186,9 +192,21 @@ class LogStreams:
         """The wake-up calls of a task."""
         return self._outputs.setdefault(task_id, AttemptOutput())
 
+    def check(self, key: StreamKey, stored: int) -> None:
+        """Drops what is in memory of a stream when the database has more: another server stored it meanwhile."""
+        state = self._states.get(key)
+        if state is not None and not state.settling and state.stored < stored:
+            self.forget(key)
+
     def notify(self, task_id: TaskId) -> None:
-        """Wakes the followers of a task, if it has any."""
-        if output := self._outputs.get(task_id):
+        """Something was stored here: wakes the followers of a task, wherever they are."""
+        self.wake(task_id)
+        self._on_notify(task_id)
+
+    def wake(self, task_id: TaskId | None) -> None:
+        """Wakes the followers of a task on this server; None: all followers."""
+        outputs = self._outputs.values() if task_id is None else filter(None, [self._outputs.get(task_id)])
+        for output in list(outputs):
             output.notify()
 
     def release_output(self, task_id: TaskId, event: asyncio.Event) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from styx_server.clock import Clock
@@ -41,17 +42,29 @@ class Reported:
     Attributes:
         epoch: of the session it came through; 0: the server itself found it out.
         lease_seq: it holds only while the agent's lease is still this one; None: in any case.
+        disowned: the agent's session ends with it, so that nothing on its way through that session counts any more.
     """
 
     agent_id: AgentId
     epoch: int
     report: AttemptReport
     lease_seq: int | None = None
+    disowned: bool = False
 
     @property
     def key(self) -> _Key:
         """Who reports on what."""
         return (self.agent_id, self.report.task_id, self.report.fence)
+
+
+class Answer(Enum):
+    """What becomes of a report."""
+
+    STORED = auto()
+    REFUSED = auto()
+    """The attempt is not (or no longer) this agent's: whoever says that it lives must stop it."""
+    STALE = auto()
+    """It came through a session that is over; nothing follows for the attempt, the agent says it again in the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +109,23 @@ class Reports:
         self._clock = clock
         self._on_over = on_over
         self._on_change = on_change
-        self.commits: GroupCommit[Reported, bool] = GroupCommit("reports", self._flush, clock=clock, patient=True)
+        self.commits: GroupCommit[Reported, Answer] = GroupCommit("reports", self._flush, clock=clock, patient=True)
 
-    async def add(self, reported: Reported) -> bool:
-        """Stores a report; returns whether it was accepted. Waits for as long as the database is away."""
+    async def add(self, reported: Reported) -> Answer:
+        """Stores a report. Waits for as long as the database is away."""
         return await self.commits.add(reported)
 
-    async def add_many(self, reported: Sequence[Reported]) -> list[bool]:
+    async def add_many(self, reported: Sequence[Reported]) -> list[Answer]:
         """As `add` for several reports, in order."""
         return await self.commits.add_many(reported)
 
     async def end_many(
-        self, agent_id: AgentId, ends: Sequence[tuple[TaskId, Fence, Outcome]], *, lease_seq: int | None = None
+        self,
+        agent_id: AgentId,
+        ends: Sequence[tuple[TaskId, Fence, Outcome]],
+        *,
+        lease_seq: int | None = None,
+        disowned: bool = False,
     ) -> None:
         """Ends attempts on the server's own finding; those that are no longer live stay as they are.
 
@@ -115,6 +133,7 @@ class Reports:
             agent_id: the agent that had them.
             ends: task, fence and outcome of each.
             lease_seq: nothing is ended unless the agent's lease is still this one.
+            disowned: whether the agent's session ends with them.
         """
         now = self._clock.now()
         reports = [
@@ -122,10 +141,13 @@ class Reports:
             for task_id, fence, outcome in ends
         ]
         await self.add_many(
-            [Reported(agent_id=agent_id, epoch=0, report=report, lease_seq=lease_seq) for report in reports]
+            [
+                Reported(agent_id=agent_id, epoch=0, report=report, lease_seq=lease_seq, disowned=disowned)
+                for report in reports
+            ]
         )
 
-    async def _flush(self, items: list[Reported]) -> list[bool]:
+    async def _flush(self, items: list[Reported]) -> list[Answer]:
         latest: dict[_Key, Reported] = {}
         for item in items:
             known = latest.get(item.key)
@@ -133,13 +155,15 @@ class Reports:
                 latest[item.key] = item
         starts = [item for item in latest.values() if item.report.state is not AttemptState.ENDED]
         ends = [item for item in latest.values() if item.report.state is AttemptState.ENDED]
-        refused = await self._start(starts) | await self._end(ends)
+        answers = await self._start(starts)
+        answers |= dict.fromkeys(await self._end(ends), Answer.REFUSED)
         self._on_change()
-        return [item.key not in refused for item in items]
+        return [answers.get(item.key, Answer.STORED) for item in items]
 
-    async def _start(self, starts: list[Reported]) -> set[_Key]:
+    async def _start(self, starts: list[Reported]) -> dict[_Key, Answer]:
+        """Stores starts; returns what became of those that were not stored, unless they came twice."""
         if not starts:
-            return set()
+            return {}
         rows = await self._database.fetch(
             "start_attempts",
             ids=[item.report.task_id for item in starts],
@@ -150,7 +174,10 @@ class Reports:
             start_times=[item.report.start_time for item in starts],
         )
         stored = {(row["agent_id"], row["id"], row["fence"]) for row in rows}
-        return await self._refused([item for item in starts if item.key not in stored])
+        strange = [item for item in starts if item.key not in stored]
+        found = await self._found(strange)
+        answers = dict.fromkeys((item.key for item in strange if not _is_own(item, found[item.key])), Answer.REFUSED)
+        return answers | dict.fromkeys((item.key for item in strange if _is_stale(item, found[item.key])), Answer.STALE)
 
     async def _end(self, ends: list[Reported]) -> set[_Key]:
         """Ends what can be ended; returns what was refused."""
@@ -160,7 +187,8 @@ class Reports:
             if not open_ends:
                 return refused
             decisions, strange = await self._decide(open_ends)
-            refused |= await self._refused(strange)
+            found = await self._found(strange)
+            refused |= {item.key for item in strange if not _is_own(item, found[item.key])}
             over, void = await self._store(decisions)
             self._on_over(over)
             refused |= {item.reported.key for item in decisions if item.before.fence in void}
@@ -195,6 +223,9 @@ class Reports:
             rows = await transaction.fetch("end_attempts", **_end_columns(decisions, self._clock))
             stored = {row["fence"] for row in rows}
             kept = [decision for decision in decisions if decision.before.fence in stored]
+            disowned = {decision.before.agent_id for decision in kept if decision.reported.disowned}
+            if disowned:
+                await transaction.execute("end_sessions", agent_ids=sorted(disowned))
             logs = [(decision, end) for decision in kept for end in decision.reported.report.logs]
             if logs:
                 await transaction.execute("finish_streams", **_log_columns(logs))
@@ -217,17 +248,17 @@ class Reports:
             requeued=requeued,
         )
 
-    async def _refused(self, strange: Sequence[Reported]) -> set[_Key]:
-        """Which reports are about attempts that are not (or no longer) their agent's; the others came twice."""
-        if not strange:
-            return set()
+    async def _found(self, reported: Sequence[Reported]) -> dict[_Key, Row]:
+        """What is stored about attempts of which a report did not fit."""
+        if not reported:
+            return {}
         rows = await self._database.fetch(
             "read_held",
-            task_ids=[item.report.task_id for item in strange],
-            fences=[item.report.fence for item in strange],
+            task_ids=[item.report.task_id for item in reported],
+            fences=[item.report.fence for item in reported],
         )
-        found = {(row["task_id"], row["fence"]): row for row in rows}
-        return {item.key for item in strange if not _is_own(item, found[item.report.task_id, item.report.fence])}
+        by_fence = {(row["task_id"], row["fence"]): row for row in rows}
+        return {item.key: by_fence[item.report.task_id, item.report.fence] for item in reported}
 
 
 async def _void(transaction: Transaction, decisions: Sequence[_Decision]) -> set[Fence]:
@@ -254,8 +285,13 @@ def _is_own(item: Reported, row: Row) -> bool:
     # What the server may have ended by itself has a successor: who says that it lives must stop it.
     void = _VOID_ENDS if item.report.state is AttemptState.ENDED else _VOID_STARTS
     over = row["ended_agent_id"] == item.agent_id and row["ended_outcome"] not in void
-    # A start that repeats what is stored is fine; one under an old epoch was not stored and must not be acked.
-    return bool(over or (latest and item.report.state <= row["attempt_state"] < AttemptState.ENDED))
+    return bool(over or (latest and row["attempt_state"] < AttemptState.ENDED))
+
+
+def _is_stale(item: Reported, row: Row) -> bool:
+    """Whether a start is news and true, and was not stored: only the epoch can be the reason."""
+    latest = row["task_fence"] == item.report.fence and row["agent_id"] == item.agent_id
+    return bool(latest and row["attempt_state"] < item.report.state)
 
 
 def _end_columns(decisions: Sequence[_Decision], clock: Clock) -> dict[str, object]:

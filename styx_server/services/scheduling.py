@@ -1,57 +1,74 @@
 """Gives waiting tasks to agents: plans on what is in memory, and has the plan carried out (`assigning.py`).
 
-Everything in memory is a cache of the database. A task that turns out not to wait any more is dropped; when an answer
-of the database was lost, memory is made anew from it.
+Everything in memory is a cache of the database, and only the leader has it. A task that turns out not to wait any more
+is dropped; when an answer of the database was lost, memory is made anew from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from uuid import UUID
+from dataclasses import dataclass
+from typing import Final
 
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
-from styx_server.core.placement.capacity import AgentSlots, Reservation
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.placement.plan import Plan, plan_round
-from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.core.task import Fence, TaskId
 from styx_server.services.assigning import BATCH, Assigning
+from styx_server.services.elsewhere import Elsewhere
+from styx_server.services.roster import Roster
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
-from styx_server.store.rows import capacity_from_json
+
+_REFUSED_SECONDS: Final = 0.5
+"""After a plan of which nothing could be stored: another leads by now, or agents have just moved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """What the leader knows of the world, apart from the queue."""
+
+    ledger: Ledger
+    roster: Roster
+    elsewhere: Elsewhere
 
 
 class Scheduling:
-    """The leader's view of what waits and what is free."""
+    """The leader's view of what waits and what is free; on other servers it knows nothing and does nothing."""
 
     def __init__(
-        self, database: Database, shapes: Shapes, ledger: Ledger, assigning: Assigning, wake: Callable[[], None]
+        self, database: Database, shapes: Shapes, views: Views, assigning: Assigning, wake: Callable[[], None]
     ) -> None:
         self._database = database
         self._shapes = shapes
-        self._ledger = ledger
+        self._ledger = views.ledger
+        self._roster = views.roster
+        self._elsewhere = views.elsewhere
         self._assigning = assigning
         self._wake = wake
         self._backlog = Backlog()
         self._term = 0
-        self._doubtful = False
+        self._unsure = True
 
-    async def lead(self, replica_id: UUID) -> None:
-        """Becomes the leader, and learns which namespaces there are; what they hold is read as it is needed."""
-        row = await self._database.fetch_row("lead", name="scheduler", replica_id=replica_id)
-        assert row is not None
-        self._term = row["term"]
-        self._assigning.drop_stock()
-        await self._shapes.load()
-        await self._learn_namespaces()
-        await self._learn_agents()
+    def lead(self, term: int) -> None:
+        """This server leads under this term: the next round learns what there is."""
+        self._term = term
+        self.doubt()
+
+    def resign(self) -> None:
+        """Another server leads, or none."""
+        self._term = 0
+        self._backlog = Backlog()
 
     def doubt(self) -> None:
         """An answer of the database was lost, so it may hold what memory does not know: the next round looks."""
-        self._doubtful = True
+        self._unsure = True
         self._wake()
 
     def tasks_wait(self, tasks: Iterable[Waiting]) -> None:
         """Takes in tasks that are stored and wait."""
+        if not self._term:
+            return
         for task in tasks:
             self._backlog.namespace(task.namespace).add(task)
         self._wake()
@@ -60,21 +77,21 @@ class Scheduling:
         """Forgets a task that no longer waits."""
         self._backlog.namespace(namespace).discard(task_id)
 
-    def agent_here(self, agent: AgentSlots, held: dict[Fence, Reservation]) -> None:
-        """An agent connected: what it has, and what its live attempts hold of it."""
-        self._ledger.enter(agent, held)
+    def agents_changed(self, agent_ids: Iterable[int] | None) -> None:
+        """Sessions of agents began or ended, or their standing changed; None: of any."""
+        self._roster.changed(agent_ids)
         self._wake()
-
-    def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
-        """Says whether an agent may get new work."""
-        self._ledger.fleet.set_accepting(agent_id, accepting)
-        if accepting:
-            self._wake()
 
     def attempts_over(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held."""
-        self._ledger.give_back(fences)
+        self._roster.attempts_over(fences)
         self._wake()
+
+    def noted(self) -> None:
+        """Another server changed something."""
+        if self._term:
+            self._elsewhere.noted()
+            self._wake()
 
     @property
     def waiting(self) -> int:
@@ -90,36 +107,50 @@ class Scheduling:
         Returns:
             Seconds until the next round is wanted; None: not before something happens.
         """
-        if self._doubtful:
-            await self._look_again()
+        if not self._term:
+            return None
+        if self._unsure:
+            await self._learn()
+        await self._catch_up()
+        await self._roster.refresh()
         for backlog in list(self._backlog.namespaces.values()):
             if backlog.wants_refill():
                 await self._refill(backlog)
-        plan = await self._place(now)
+        plan, stored = await self._place(now)
         await self._shapes.explain(plan.blocked)
+        if plan.placements and not stored:
+            return _REFUSED_SECONDS
         if len(plan.placements) == BATCH:
             return 0.0
         next_time = self._backlog.next_time()
-        return None if next_time is None else max(0.0, next_time - now)
+        wait = self._elsewhere.wait_seconds
+        return wait if next_time is None else max(0.0, min(wait, next_time - now))
 
-    async def _learn_namespaces(self) -> None:
-        for row in await self._database.fetch("list_namespaces"):
-            self._backlog.namespace(row["name"])
+    async def _learn(self) -> None:
+        """Makes memory anew from the database."""
+        self._unsure = False
+        try:
+            # From here on changes are read, so what is read next may be older than a change but never newer.
+            await self._elsewhere.begin()
+            self._assigning.drop_stock()
+            await self._shapes.load()
+            await self._roster.learn()
+            self._backlog.forget()
+            for row in await self._database.fetch("list_namespaces"):
+                self._backlog.namespace(row["name"])
+        except BaseException:
+            self._unsure = True
+            raise
 
-    async def _learn_agents(self) -> None:
-        """Every agent that ever joined is a machine that could come back: what it fits is not out of reach."""
-        after = 0
-        while rows := await self._database.fetch("list_agents", after=after, count=1000, ids=None):
-            for row in rows:
-                agent = AgentSlots(
-                    agent_id=AgentId(row["id"]),
-                    pool=row["pool"],
-                    labels=row["labels"],
-                    total=capacity_from_json(row["capacity"]),
-                    accepting=False,
-                )
-                self._ledger.enter(agent, {})
-            after = rows[-1]["id"]
+    async def _catch_up(self) -> None:
+        """Takes in what other servers changed."""
+        rows = await self._elsewhere.read()
+        self._roster.attempts_over(Fence(row["fence"]) for row in rows if row["kind"] == "ended")
+        for row in rows:
+            if row["waits"]:
+                self.tasks_wait([await _waiting(row, self._shapes)])
+            else:
+                self.task_gone(row["namespace"], TaskId(row["id"]))
 
     async def _refill(self, backlog: NamespaceBacklog) -> None:
         horizon = backlog.horizon
@@ -139,36 +170,22 @@ class Scheduling:
             raise
         backlog.end_refill(tasks, exhausted=len(rows) < count)
 
-    async def _place(self, now: float) -> Plan:
+    async def _place(self, now: float) -> tuple[Plan, int]:
+        """Plans and carries out; returns the plan, and how much of it was stored."""
         await self._assigning.stock()
         self._backlog.promote(now)
         plan = plan_round(self._backlog, self._ledger.fleet, self._ledger.usage, BATCH)
-        if plan.placements:
-            flying = self._assigning.reserve(plan.placements)
-            try:
-                waiting = await self._assigning.carry_out(flying, self._term)
-            except BaseException:
-                # One that was stored all the same no longer waits, and falls out at its next commit.
-                self.tasks_wait(placement.task for placement in plan.placements)
-                raise
-            if waiting:
-                self.tasks_wait(waiting)
-        return plan
-
-    async def _look_again(self) -> None:
-        """Makes memory agree with the database after an answer of it was lost."""
-        self._doubtful = False
+        if not plan.placements:
+            return plan, 0
+        flying = self._assigning.reserve(plan.placements)
         try:
-            held = self._ledger.fences()
-            rows = await self._database.fetch("find_live_fences", fences=held, agent_id=None)
-            live = {Fence(row["fence"]) for row in rows}
-            self._ledger.give_back(fence for fence in held if fence not in live)
-            await self._learn_namespaces()
-            await self._assigning.repeat_stops()
+            waiting = await self._assigning.carry_out(flying, self._term)
         except BaseException:
-            self._doubtful = True
+            # Whether it was stored is not known: memory is made anew.
+            self.doubt()
             raise
-        self._backlog.forget()
+        self.tasks_wait(waiting)
+        return plan, len(plan.placements) - len(waiting)
 
 
 async def _waiting(row: Row, shapes: Shapes) -> Waiting:

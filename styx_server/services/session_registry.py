@@ -5,11 +5,13 @@ Knows nothing of how a session opens or ends (`sessions.py`), nor of the stream 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from styx_server.core.session import Assignment, StopOrder, Verdict
-from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 
 
 class Outlet(Protocol):
@@ -51,9 +53,10 @@ class Session:
 
     Attributes:
         last_beat: when its last beat was stored, on the monotonic clock in seconds.
-        draining: the agent itself wants no new work.
-        drained: an operator took it out of service.
-        silent: it has not been heard of for too long.
+        leaving: the agent itself wants no new work.
+        vanished: attempts that Hello did not name, and how each must have ended.
+        confirmed: a beat came through it, so its agent lives in it. Nothing is concluded from Hello before: a server
+            may act on one whose agent gave up waiting and is in another session by now.
     """
 
     agent_id: AgentId
@@ -61,23 +64,18 @@ class Session:
     supervisor_id: str
     outlet: Outlet
     last_beat: float
-    draining: bool
-    drained: bool = False
-    silent: bool = False
+    leaving: bool
+    vanished: Sequence[tuple[TaskId, Fence, Outcome]] = ()
+    confirmed: bool = False
     known: dict[Fence, Known] = field(default_factory=dict)
-
-    @property
-    def accepting(self) -> bool:
-        """Whether it may get new work."""
-        return not (self.draining or self.drained or self.silent)
 
 
 class SessionRegistry:
-    """Sessions by agent, and who looks at the output of what: that outlives a session."""
+    """Sessions by agent."""
 
     def __init__(self) -> None:
         self._sessions: dict[AgentId, Session] = {}
-        self._lookers: dict[AgentId, dict[Fence, int]] = {}
+        self._looks: list[set[Fence]] = []
 
     def put(self, session: Session) -> bool:
         """Makes this the session of its agent; False when a newer one is there already."""
@@ -98,37 +96,58 @@ class SessionRegistry:
         """The session of an agent, if it is open on this server."""
         return self._sessions.get(agent_id)
 
-    def epoch_of(self, agent_id: AgentId) -> int:
-        """The epoch of an agent's session, 0 when it has none here."""
-        session = self._sessions.get(agent_id)
-        return session.epoch if session else 0
-
     def all(self) -> list[Session]:
         """Every open session."""
         return list(self._sessions.values())
 
-    def dispatch(self, agent_id: AgentId, assignments: list[Assignment]) -> bool:
-        """Sends assignments; False when the agent has no session here."""
+    @contextmanager
+    def look(self) -> Iterator[set[Fence]]:
+        """For the time in which somebody learns from the database what is to be started.
+
+        Gives the attempts that end meanwhile: an answer that is late calls them live, and a second order to start
+        would run them again.
+        """
+        over: set[Fence] = set()
+        self._looks.append(over)
+        try:
+            yield over
+        finally:
+            self._looks = [look for look in self._looks if look is not over]
+
+    def dispatch(self, agent_id: AgentId, epoch: int, assignments: Iterable[Assignment], over: set[Fence]) -> bool:
+        """Sends assignments, each once in a session; False when the session that is meant is not open here.
+
+        Args:
+            agent_id: the agent.
+            epoch: of the session in which they are assigned.
+            assignments: what to start.
+            over: of the `look` in which they were read.
+        """
+        session = self._sessions.get(agent_id)
+        if session is None or session.epoch != epoch:
+            return False
+        fresh = [item for item in assignments if item.fence not in session.known and item.fence not in over]
+        for item in fresh:
+            session.known[item.fence] = Known(item.task_id, item.attempt)
+        if fresh:
+            session.outlet.assign(fresh)
+        return True
+
+    def stop(self, agent_id: AgentId, orders: list[StopOrder]) -> bool:
+        """Sends orders to stop; each beat repeats them until the attempt is over. False: it has no session here."""
         session = self._sessions.get(agent_id)
         if session is None:
             return False
-        for item in assignments:
-            session.known[item.fence] = Known(item.task_id, item.attempt)
-        session.outlet.assign(assignments)
-        return True
-
-    def stop(self, agent_id: AgentId, orders: list[StopOrder]) -> None:
-        """Sends orders to stop; each beat repeats them until the attempt is over."""
-        session = self._sessions.get(agent_id)
-        if session is None:
-            return
         for order in orders:
             if known := session.known.get(order.fence):
                 known.stop = order
         session.outlet.stop(orders)
+        return True
 
     def attempt_over(self, agent_id: AgentId, fence: Fence, *, output_complete: bool) -> None:
         """Notes that an attempt is over; it is forgotten once its output is complete."""
+        for look in self._looks:
+            look.add(fence)
         session = self._sessions.get(agent_id)
         if session is None or fence not in session.known:
             return
@@ -136,18 +155,3 @@ class SessionRegistry:
             del session.known[fence]
         else:
             session.known[fence].stop = None
-
-    def follow(self, agent_id: AgentId, fence: Fence, change: int) -> None:
-        """Counts who looks at the output of an attempt (`change` is 1 or -1), and tells the agent."""
-        counts = self._lookers.setdefault(agent_id, {})
-        counts[fence] = counts.get(fence, 0) + change
-        if counts[fence] <= 0:
-            del counts[fence]
-        if not counts:
-            del self._lookers[agent_id]
-        if session := self._sessions.get(agent_id):
-            session.outlet.interest(self.looked_at(agent_id))
-
-    def looked_at(self, agent_id: AgentId) -> list[Fence]:
-        """Attempts on an agent whose output somebody looks at."""
-        return list(self._lookers.get(agent_id, ()))

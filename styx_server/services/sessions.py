@@ -7,7 +7,7 @@ itself belongs to `transport`; here it is something that takes commands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,13 +16,13 @@ import structlog
 from styx_server.clock import Clock
 from styx_server.core.errors import Superseded
 from styx_server.core.lease import UNREACHABLE_SECONDS
-from styx_server.core.placement.capacity import AgentSlots
 from styx_server.core.session import Hello, StopOrder
 from styx_server.core.task import AgentId, Fence
-from styx_server.services.greeting import Greeting
+from styx_server.services.greeting import Greeting, cloned
 from styx_server.services.group_commit import GroupCommit
+from styx_server.services.interest import Interest
+from styx_server.services.log_streams import LogStreams, StreamKey
 from styx_server.services.reports import Reported, Reports
-from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import Outlet, Session, SessionRegistry
 from styx_server.store.database import Database
 
@@ -42,10 +42,17 @@ class BeatAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parties:
-    """Who acts on what agents say."""
+    """Who acts on what agents say.
 
-    scheduling: Scheduling
+    Attributes:
+        streams: what this server remembers of output.
+        on_change: told of agents whose sessions began, ended or changed.
+    """
+
     reports: Reports
+    interest: Interest
+    streams: LogStreams
+    on_change: Callable[[Iterable[AgentId]], None]
 
 
 class Sessions:
@@ -58,10 +65,14 @@ class Sessions:
         self._clock = clock
         self._registry = registry
         self._greeting = greeting
-        self._scheduling = parties.scheduling
         self._reports = parties.reports
         self._openings = asyncio.Semaphore(_OPENINGS_AT_ONCE)
-        self.beats: GroupCommit[Session, bool] = GroupCommit("beats", self._renew, clock=clock, patient=True)
+        self._interest = parties.interest
+        self._streams = parties.streams
+        self._on_change = parties.on_change
+        self.beats: GroupCommit[tuple[Session, bool], bool] = GroupCommit(
+            "beats", self._renew, clock=clock, patient=True
+        )
 
     async def open(self, hello: Hello, outlet: Outlet) -> Session:
         """Opens a session: a new epoch, one view of what the agent holds, and work may come.
@@ -84,34 +95,27 @@ class Sessions:
         await self._reports.add_many(
             [Reported(agent_id=hello.agent_id, epoch=entry.epoch, report=report) for report in told]
         )
-        view = await self._greeting.reconcile(hello, same_boot=entry.same_boot)
-        ends = [(attempt.task_id, attempt.fence, outcome) for attempt, outcome in view.found.vanished]
-        # Void as soon as a newer session has begun: what that one was given, this view cannot know.
-        await self._reports.end_many(hello.agent_id, ends, lease_seq=entry.lease_seq)
+        view = await self._greeting.reconcile(hello, entry)
+        for verdict in view.found.verdicts:
+            if known := view.known.get(verdict.fence):
+                for stream, stored in verdict.logs:
+                    self._streams.check(StreamKey(known.task_id, known.attempt, stream), stored)
         session = Session(
             agent_id=hello.agent_id,
             epoch=entry.epoch,
             supervisor_id=hello.supervisor_id,
             outlet=outlet,
             last_beat=self._clock.monotonic(),
-            draining=hello.draining,
-            drained=entry.drained,
+            leaving=hello.draining,
+            vanished=[(attempt.task_id, attempt.fence, outcome) for attempt, outcome in view.found.vanished],
             known=view.known,
         )
         if not self._registry.put(session):
             raise Superseded("a newer session of this agent took over")
         # Before any order: what follows goes through the same queue.
         outlet.welcome(entry.epoch, view.found.verdicts)
-        if looked_at := self._registry.looked_at(hello.agent_id):
-            outlet.interest(looked_at)
-        slots = AgentSlots(
-            agent_id=hello.agent_id,
-            pool=entry.pool,
-            labels=entry.labels,
-            total=hello.capacity,
-            accepting=session.accepting,
-        )
-        self._scheduling.agent_here(slots, view.reserved)
+        self._interest.greet(session)
+        self._on_change([hello.agent_id])
         vanished = len(view.found.vanished)
         _log.info("session_opened", agent=hello.agent_id, epoch=entry.epoch, held=len(hello.held), vanished=vanished)
         return session
@@ -123,9 +127,9 @@ class Sessions:
             session: the one whose stream ended.
             goodbye: the agent left on purpose.
         """
-        if self._registry.remove(session):
-            self._scheduling.set_accepting(session.agent_id, False)
+        self._registry.remove(session)
         await self._database.execute("close_session", agent_id=session.agent_id, epoch=session.epoch, goodbye=goodbye)
+        self._on_change([session.agent_id])
         _log.info("session_closed", agent=session.agent_id, epoch=session.epoch)
 
     def suspects(self, session: Session, live: Iterable[Fence]) -> list[Fence]:
@@ -136,25 +140,19 @@ class Sessions:
         """
         return [fence for fence in live if fence not in session.known]
 
-    async def beat(self, session: Session, suspects: list[Fence], draining: bool) -> BeatAnswer | None:
-        """Stores a beat; returns what to answer, or None when a newer session has taken over."""
-        if not await self.beats.add(session):
+    async def beat(self, session: Session, suspects: list[Fence], leaving: bool) -> BeatAnswer | None:
+        """Stores a beat; returns what to answer, or None when the session is over."""
+        if not await self.beats.add((session, leaving)):
             return None
         session.last_beat = self._clock.monotonic()
-        if session.silent or draining != session.draining:
-            session.silent, session.draining = False, draining
-            self._scheduling.set_accepting(session.agent_id, session.accepting)
+        if not session.confirmed:
+            await self._reports.end_many(session.agent_id, session.vanished)
+            session.confirmed, session.vanished = True, ()
+        if leaving != session.leaving:
+            session.leaving = leaving
+            self._on_change([session.agent_id])
         stops = [known.stop for known in session.known.values() if known.stop is not None]
         return BeatAnswer(stops=stops, unknown=await self._confirm_unknown(session, suspects))
-
-    def watch_silence(self) -> None:
-        """Takes sessions without a beat for too long out of service; a beat brings them back."""
-        now = self._clock.monotonic()
-        for session in self._registry.all():
-            if not session.silent and now - session.last_beat > UNREACHABLE_SECONDS:
-                session.silent = True
-                self._scheduling.set_accepting(session.agent_id, False)
-                _log.warning("agent_silent", agent=session.agent_id, epoch=session.epoch)
 
     def _refuse_clone(self, hello: Hello) -> None:
         """Two programs with one identity would each have the other's attempts called dead.
@@ -166,28 +164,24 @@ class Sessions:
         if there is None or there.supervisor_id == hello.supervisor_id:
             return
         if self._clock.monotonic() - there.last_beat < UNREACHABLE_SECONDS:
-            _log.error("agent_cloned", agent=hello.agent_id, epoch=there.epoch)
-            raise Superseded(
-                f"another program with the identity of agent a{hello.agent_id} is connected; was its data folder or "
-                "its machine copied? Start this one with a data folder of its own and a new join token"
-            )
+            raise cloned(hello.agent_id, there.epoch)
 
     def _end_older(self, agent_id: AgentId, epoch: int) -> None:
         old = self._registry.get(agent_id)
         if old is not None and old.epoch < epoch:
             self._registry.remove(old)
-            self._scheduling.set_accepting(agent_id, False)
             old.outlet.end("a newer session of this agent took over")
 
-    async def _renew(self, sessions: list[Session]) -> list[bool]:
+    async def _renew(self, beats: list[tuple[Session, bool]]) -> list[bool]:
         rows = await self._database.fetch(
             "renew_leases",
-            agent_ids=[session.agent_id for session in sessions],
-            epochs=[session.epoch for session in sessions],
+            agent_ids=[session.agent_id for session, _ in beats],
+            epochs=[session.epoch for session, _ in beats],
+            leavings=[leaving for _, leaving in beats],
             now=None,
         )
         renewed = {(row["agent_id"], row["epoch"]) for row in rows}
-        return [(session.agent_id, session.epoch) in renewed for session in sessions]
+        return [(session.agent_id, session.epoch) in renewed for session, _ in beats]
 
     async def _confirm_unknown(self, session: Session, suspects: list[Fence]) -> list[Fence]:
         """Which of these fences are live nowhere: an order to kill is only given on the database's word."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from styx_server.core.errors import Conflict, NotFound, WrongState
 from styx_server.core.filter import TaskFilter
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.states import TaskState
-from styx_server.core.task import AttemptView, EventView, TaskId, TaskView
+from styx_server.core.task import AgentId, AttemptView, EventView, TaskId, TaskView
 from styx_server.services.log_streams import StreamState, state_from_row
 from styx_server.services.scheduling import Scheduling
 from styx_server.services.session_registry import SessionRegistry
@@ -40,30 +40,32 @@ class Mutation:
     digest: bytes
 
 
-class Tasks:
-    """Tasks that exist.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskNews:
+    """Who is told of what users ask for.
 
-    Args:
+    Attributes:
         on_change: told after each commit.
         on_cancelled: told which waiting tasks were ended.
+        on_unsent: told of agents whose orders to stop were stored and not sent: their sessions are not here.
     """
 
+    on_change: Callable[[], None]
+    on_cancelled: Callable[[list[TaskId]], None]
+    on_unsent: Callable[[Iterable[AgentId]], None]
+
+
+class Tasks:
+    """Tasks that exist."""
+
     def __init__(
-        self,
-        database: Database,
-        shapes: Shapes,
-        *,
-        scheduling: Scheduling,
-        registry: SessionRegistry,
-        on_change: Callable[[], None],
-        on_cancelled: Callable[[list[TaskId]], None],
+        self, database: Database, shapes: Shapes, scheduling: Scheduling, registry: SessionRegistry, news: TaskNews
     ) -> None:
         self._database = database
         self._shapes = shapes
         self._scheduling = scheduling
         self._registry = registry
-        self._on_change = on_change
-        self._on_cancelled = on_cancelled
+        self._news = news
 
     async def get(self, task_id: TaskId) -> TaskDetails:
         """Everything about one task.
@@ -141,8 +143,8 @@ class Tasks:
             self._scheduling.task_gone(namespaces[row["id"]], TaskId(row["id"]))
         # Of a repeated request too: the answer to the first may have been lost before its orders were sent.
         self._send_stops(stopping)
-        self._on_cancelled([TaskId(row["id"]) for row in waiting])
-        self._on_change()
+        self._news.on_cancelled([TaskId(row["id"]) for row in waiting])
+        self._news.on_change()
         views = {row["id"]: task_view(row) for row in after}
         return [views[task_id] for task_id in task_ids]
 
@@ -162,7 +164,7 @@ class Tasks:
         if row is not None:
             shape = await self._shapes.get(row["shape_id"])
             self._scheduling.tasks_wait([Waiting(task_id, row["namespace"], row["priority"], shape)])
-            self._on_change()
+            self._news.on_change()
         return await self.get(task_id)
 
     async def _refuse_retry(self, task_id: TaskId) -> None:
@@ -180,8 +182,10 @@ class Tasks:
         return row
 
     def _send_stops(self, rows: list[Row]) -> None:
-        for agent_id, orders in stop_orders(rows).items():
-            self._registry.stop(agent_id, orders)
+        orders = stop_orders(rows)
+        unsent = [agent_id for agent_id, stops in orders.items() if not self._registry.stop(agent_id, stops)]
+        if unsent:
+            self._news.on_unsent(unsent)
 
 
 async def claim(executor: Executor, mutation: Mutation, task_ids: Sequence[int] = ()) -> bool:

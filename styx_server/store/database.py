@@ -159,11 +159,12 @@ class Database:
         self._pool.terminate()
 
 
-async def connect(*, max_connections: int = 20, **address: Any) -> Database:
+async def connect(*, max_connections: int = 20, replica: int | None = None, **address: Any) -> Database:
     """Opens a pool.
 
     Args:
         max_connections: the most connections that are open at once.
+        replica: number of the server that writes; it is stored with every event.
         address: as `asyncpg.connect` takes it: `dsn`, or `host`, `user`, `password`, `database`.
 
     Raises:
@@ -175,12 +176,22 @@ async def connect(*, max_connections: int = 20, **address: Any) -> Database:
             max_size=max_connections,
             max_inactive_connection_lifetime=300.0,
             command_timeout=60.0,
-            server_settings=_SESSION,
+            server_settings=_SESSION if replica is None else _SESSION | {"styx.replica": str(replica)},
             init=_prepare_connection,
             reset=_leave_as_it_is,
             **address,
         )
     return Database(pool)
+
+
+async def open_connection(**address: Any) -> asyncpg.Connection[Row]:
+    """A connection of its own, for what a pool cannot do: to listen, and to hold a lock for a lifetime.
+
+    Raises:
+        Unavailable: nobody answers there.
+    """
+    with translated():
+        return await asyncpg.connect(timeout=_ACQUIRE_SECONDS, server_settings=_SESSION, **address)
 
 
 async def migrate_database(**address: Any) -> list[str]:

@@ -19,7 +19,7 @@ from styx_server.clock import Clock
 from styx_server.core.errors import Denied, Exhausted, InvalidRequest, StyxError, Superseded, Violation, WrongState
 from styx_server.core.session import Assignment, AttemptReport, StopOrder, Verdict
 from styx_server.core.task import AgentId, Fence
-from styx_server.services.reports import Reported, Reports
+from styx_server.services.reports import Answer, Reported, Reports
 from styx_server.services.session_registry import Session
 from styx_server.services.sessions import Sessions
 from styx_server.transport import agent_codec
@@ -212,12 +212,18 @@ class SessionStream:
                 batch, self._pending = self._pending, deque()
                 now = self._clock.now()
                 messages = [message for report in batch for message in report.attempts]
-                refused = await self._store(session, [agent_codec.report(message, now) for message in messages])
+                reports = [agent_codec.report(message, now) for message in messages]
+                answers = await self._store(session, reports)
+                if Answer.STALE in answers:
+                    # Not acked: the agent tells it again in its next session.
+                    self._outbox.end("a newer session of this agent took over, or this one was given up")
+                    return
+                pairs = zip(reports, answers, strict=True)
+                refused = [report.fence for report, answer in pairs if answer is Answer.REFUSED]
                 ack = wire.ReportAck(seq=batch[-1].seq, refused_fences=refused)
                 self._outbox.send(wire.ServerMessage(report_ack=ack))
 
-    async def _store(self, session: Session, reports: list[AttemptReport]) -> list[Fence]:
-        results = await self._reports.add_many(
+    async def _store(self, session: Session, reports: list[AttemptReport]) -> list[Answer]:
+        return await self._reports.add_many(
             [Reported(agent_id=session.agent_id, epoch=session.epoch, report=report) for report in reports]
         )
-        return [report.fence for report, accepted in zip(reports, results, strict=True) if not accepted]

@@ -30,7 +30,7 @@ def an_agent_with(ledger: Ledger, agent_id: int, fences: list[int]) -> None:
 
 
 def holds_together(ledger: Ledger) -> None:
-    assert ledger.usage.get("default", 0) == NEED.cpus_milli * len(ledger.fences())
+    assert ledger.usage.get("default", 0) == NEED.cpus_milli * len(list(ledger._held))
     for agent in ledger.fleet.agents.values():
         assert agent.free_cpus_milli == 100_000 - NEED.cpus_milli * len(ledger.held_on(agent.agent_id))
 
@@ -39,6 +39,7 @@ STEPS = st.one_of(
     st.tuples(st.just("take"), st.integers(1, 2)),
     st.tuples(st.just("give"), st.integers(0, 40)),
     st.tuples(st.just("enter"), st.integers(1, 2)),
+    st.tuples(st.just("leave"), st.just(2)),
 )
 
 
@@ -48,16 +49,20 @@ def test_what_is_free_is_always_what_nobody_holds(steps: list[tuple[str, int]], 
     for agent_id in (1, 2):
         an_agent_with(ledger, agent_id, [])
     for number, (step, choice) in enumerate(steps):
-        if step == "take":
+        if step == "leave":
+            ledger.leave(AgentId(choice))
+            assert ledger.held_on(AgentId(choice)) == []
+            an_agent_with(ledger, choice, [])
+        elif step == "take":
             taken(ledger, 100 + number, choice)
         elif step == "give":
-            fences = ledger.fences()
+            fences = list(ledger._held)
             ledger.give_back(fences[choice : choice + 2] * 2)
         else:
-            own = [fence for fence in ledger.fences() if fence in ledger._of_agent.get(AgentId(choice), ())]
+            own = [fence for fence in list(ledger._held) if fence in ledger._of_agent.get(AgentId(choice), ())]
             an_agent_with(ledger, choice, [fence for index, fence in enumerate(own) if index in kept])
         holds_together(ledger)
-    ledger.give_back(ledger.fences())
+    ledger.give_back(list(ledger._held))
     holds_together(ledger)
     assert ledger.usage.get("default", 0) == 0
 
@@ -66,9 +71,9 @@ def test_what_is_in_flight_is_given_up_when_the_agent_comes_with_a_new_session()
     ledger = Ledger()
     an_agent_with(ledger, 1, [])
     taken(ledger, 7, 1)
-    assert ledger.holds(Fence(7))
+    assert Fence(7) in ledger._held
     an_agent_with(ledger, 1, [])
-    assert not ledger.holds(Fence(7))
+    assert Fence(7) not in ledger._held
     ledger.give_back([Fence(7)])
     holds_together(ledger)
 

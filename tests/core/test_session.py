@@ -46,7 +46,8 @@ def check_combination(held: AttemptState | None, stored: object, *, same_boot: b
     found = run(held, stored, same_boot=same_boot)
     assert len(found.verdicts) == (held is not None)
     live = isinstance(stored, tuple)
-    assert len(found.vanished) == (live and held is None)
+    started = isinstance(stored, tuple) and stored[0] is not AttemptState.ASSIGNED
+    assert len(found.vanished) == (started and held is None)
     if held is None:
         return
     (verdict,) = found.verdicts
@@ -75,7 +76,6 @@ def check_live(verdict: Verdict, held: AttemptState, stored: object) -> None:
 @pytest.mark.parametrize(
     ("state", "same_boot", "kind"),
     [
-        (AttemptState.ASSIGNED, True, OutcomeKind.REJECTED),
         (AttemptState.PREPARING, True, OutcomeKind.SUPERVISOR_LOST),
         (AttemptState.RUNNING, True, OutcomeKind.SUPERVISOR_LOST),
         (AttemptState.STOPPING, True, OutcomeKind.SUPERVISOR_LOST),
@@ -90,6 +90,13 @@ def test_an_attempt_that_vanished_ends_by_what_was_known_of_it(
     ((attempt, outcome),) = run(None, (state, Desired.RUN), same_boot=same_boot).vanished
     assert (attempt.fence, outcome.kind) == (FENCE, kind)
     assert outcome.message
+
+
+@pytest.mark.parametrize("stored", [item for item in STORED if isinstance(item, tuple)], ids=str)
+def test_an_assignment_that_never_arrived_is_left_to_be_sent_again(stored: tuple[AttemptState, Desired]) -> None:
+    for same_boot in (True, False):
+        left_alone = run(None, stored, same_boot=same_boot).vanished == ()
+        assert left_alone == (stored[0] is AttemptState.ASSIGNED)
 
 
 def test_each_held_attempt_gets_one_verdict_in_its_place() -> None:

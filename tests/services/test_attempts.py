@@ -8,6 +8,7 @@ from datetime import timedelta
 from styx_server.core.session import AttemptReport
 from styx_server.core.states import AttemptState, OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, Resources, RetryPolicy, TaskId
+from styx_server.services.reports import Answer
 from styx_server.services.tasks import Mutation
 from tests.support.builders import a_capacity, a_new_task, an_outcome, exited, some_gpus
 from tests.support.server import Server, gathered
@@ -281,7 +282,7 @@ async def test_what_waits_on_a_busy_agent_starts_when_it_is_free(server: Server)
 async def test_an_agent_may_be_named_that_does_not_exist(server: Server) -> None:
     agent, order = await server.one_running()
     reported = agent.reported(AttemptReport(fence=order.fence, task_id=order.task_id, state=STOPPING))
-    assert not await server.app.reports.add(replace(reported, agent_id=AgentId(999)))
+    assert await server.app.reports.add(replace(reported, agent_id=AgentId(999))) is Answer.REFUSED
 
 
 def _once(request_id: str) -> Mutation:

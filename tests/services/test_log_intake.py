@@ -258,7 +258,7 @@ async def test_many_streams_at_once_are_each_stored_whole(server: Server) -> Non
     for order in orders:
         assert await read(server, order.task_id) == data[order.fence]
         assert await agent.ends(order, exited(0), [log_end(data[order.fence])])
-    await soon(server.app._over.empty, "all ends noted")
+    await soon(server.app.news.over.empty, "all ends noted")
 
 
 async def test_any_order_of_sending_and_resending_gives_what_was_written(server: Server) -> None:

@@ -12,6 +12,7 @@ from styx_server.core.session import Action, AttemptReport, LogStream, StopCause
 from styx_server.core.states import AttemptState, OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, Resources
 from styx_server.services.agents import AgentState
+from styx_server.services.interest import Followed
 from styx_server.services.tasks import Mutation
 from tests.support.builders import a_capacity, a_new_task, exited, some_gpus
 from tests.support.server import ONCE, FakeAgent, Server, chunk, gathered, log_end, started
@@ -34,16 +35,24 @@ async def test_an_agent_that_does_not_exist_gets_no_session(server: Server) -> N
         await FakeAgent(server, AgentId(999)).connect()
 
 
-async def test_an_assignment_that_the_agent_does_not_know_is_given_again(server: Server) -> None:
+async def test_an_assignment_that_did_not_arrive_is_sent_again_through_the_next_session(server: Server) -> None:
     agent = await server.agent()
-    (task_id,) = await server.submit()
+    await server.submit()
     await agent.takes(1)
     await agent.connect()
-    second = (await agent.takes(2))[1]
-    assert (second.attempt, second.task_id) == (2, task_id)
-    assert second.fence > agent.assigned[0].fence
+    first, second = await agent.takes(2)
+    assert first == second
+    await agent.runs(second, exited(0))
+
+
+async def test_nothing_is_concluded_from_a_hello_before_its_agent_beats(server: Server) -> None:
+    agent, order = await server.one_running()
+    late = await server.app.sessions.open(agent.hello(), FakeAgent(server, agent.agent_id))
+    await server.settled()
+    assert await server.rows("select * from attempts") == []
+    await server.app.sessions.beat(late, [], False)
     (attempt,) = await server.rows("select * from attempts")
-    assert attempt["outcome"] == OutcomeKind.REJECTED
+    assert (attempt["fence"], attempt["outcome"]) == (order.fence, OutcomeKind.SUPERVISOR_LOST)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +188,7 @@ async def test_a_beat_renews_the_lease(server: Server) -> None:
 async def test_a_silent_agent_gets_nothing_until_it_beats(server: Server) -> None:
     agent = await server.agent()
     assert agent.session is not None
-    agent.session.last_beat -= 36
-    server.app.sessions.watch_silence()
+    await server.age_roster(36)
     (task_id,) = await server.submit()
     await server.becomes(task_id, TaskState.PENDING, "capacity")
     assert agent.assigned == []
@@ -275,32 +283,36 @@ async def test_an_assignment_in_flight_when_the_session_is_replaced_reaches_the_
     await server.becomes(task_id, TaskState.SUCCEEDED)
 
 
-async def test_an_assignment_that_commits_around_a_hello_is_neither_sent_nor_kept(server: Server) -> None:
+async def test_an_assignment_that_commits_around_a_hello_is_sent_once_and_to_the_new_session(server: Server) -> None:
     agent = await server.agent(capacity=a_capacity(cpus=1, gpus=some_gpus("A100")))
     with server.database.held("assign_tasks", answered=True) as gate:
         need = replace(a_new_task().shape.resources, gpu_count=1)
         (task_id,) = await server.submit(a_new_task(resources=need))
         await gate.reached.wait()
-        # It is stored, the server does not know it yet, and the agent says that it holds nothing.
+        # It is stored, the leader does not know it yet, and the agent says that it holds nothing.
         await agent.connect()
-        assert agent.assigned == []
-    (order,) = await agent.takes(1)
-    assert (order.task_id, order.attempt) == (task_id, 2)
-    await agent.runs(order, exited(0))
+        (order,) = await agent.takes(1)
+        assert (order.task_id, order.attempt) == (task_id, 1)
+        await agent.runs(order, exited(0))
+    # The leader hears of the commit when the attempt is over already: a second order would run it again.
+    await server.settled()
+    assert agent.assigned == [order]
     await server.becomes(task_id, TaskState.SUCCEEDED)
     await server.settled()
 
 
-async def test_an_assignment_that_commits_when_the_agent_is_gone_is_given_to_another(server: Server) -> None:
+async def test_an_assignment_that_commits_when_the_agent_is_gone_waits_for_its_return(server: Server) -> None:
     agent = await server.agent()
     with server.database.held("assign_tasks", answered=True) as gate:
         (task_id,) = await server.submit()
         await gate.reached.wait()
         await agent.disconnect()
-    other = await server.agent()
-    (order,) = await other.takes(1)
-    assert (order.task_id, order.attempt, agent.assigned) == (task_id, 2, [])
-    await other.runs(order, exited(0))
+    await server.settled()
+    assert agent.assigned == []
+    await agent.connect()
+    (order,) = await agent.takes(1)
+    assert (order.task_id, order.attempt) == (task_id, 1)
+    await agent.runs(order, exited(0))
 
 
 async def test_a_task_cancelled_while_its_assignment_is_in_flight_is_not_sent(server: Server) -> None:
@@ -344,12 +356,12 @@ async def test_an_older_hello_that_comes_last_takes_no_work_with_it(server: Serv
 
 async def test_followed_output_is_still_wanted_soon_after_a_reconnect(server: Server) -> None:
     agent, order = await server.one_running()
-    server.app.registry.follow(agent.agent_id, order.fence, 1)
+    server.app.interest.follow(Followed(agent.agent_id, order.task_id, order.fence), 1)
     assert agent.interests[-1] == [order.fence]
     await agent.connect(agent.holds(order, RUNNING))
     assert agent.interests[-1] == [order.fence]
     assert len(agent.interests) == 2
-    server.app.registry.follow(agent.agent_id, order.fence, -1)
+    server.app.interest.follow(Followed(agent.agent_id, order.task_id, order.fence), -1)
     assert agent.interests[-1] == []
 
 
@@ -374,7 +386,7 @@ async def test_an_attempt_is_remembered_until_its_output_is_complete_and_no_long
     agent, order = await server.one_running()
     assert agent.session is not None
     await agent.ends(order, exited(0), [log_end(b"hello")])
-    await soon(server.app._over.empty, "the end is noted")
+    await soon(server.app.news.over.empty, "the end is noted")
     assert order.fence in agent.session.known
     await agent.writes(order, chunk(0, b"hello"))
     known = agent.session.known

@@ -22,7 +22,7 @@ insert into shapes (digest, body) values ('d', '{}');
 insert into agents (name, key_digest, pool)
 select 'a', sha256(i::text::bytea), 'default' from generate_series(1, 20) i;
 insert into agent_leases (agent_id, epoch, connected) select id, 1, true from agents;
-insert into leaders (name, replica_id) values ('scheduler', gen_random_uuid());
+update leaders set term = 1, replica_id = gen_random_uuid();
 insert into task_specs (name, body) select 'n' || i, 'x' from generate_series(1, 20000) i;
 insert into tasks (id, spec_id, shape_id, namespace, priority, state, attempt_state, attempt, fence, agent_id,
     assign_time, end_time)
@@ -245,7 +245,11 @@ async def test_a_tasks_whole_life_touches_no_index(store: Database) -> None:
 async def test_a_beat_touches_no_index(store: Database) -> None:
     async with store.connection() as connection:
         before = await updates(connection, "agent_leases")
-        await run(connection, "renew_leases", {"agent_ids": [1, 2, 3], "epochs": [1, 1, 1], "now": None})
+        await run(
+            connection,
+            "renew_leases",
+            {"agent_ids": [1, 2, 3], "epochs": [1, 1, 1], "leavings": [False] * 3, "now": None},
+        )
         after = await updates(connection, "agent_leases")
     assert after["n_tup_hot_upd"] - before["n_tup_hot_upd"] == 3
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from structlog.testing import capture_logs
@@ -37,10 +38,11 @@ from styx_server.embedded import PostgresAddress
 from styx_server.ids import new_secret, new_uuid
 from styx_server.services.access import digest
 from styx_server.services.agents import NewJoinToken
+from styx_server.services.leadership import replica_number
 from styx_server.services.log_codec import Codec
 from styx_server.services.log_intake import Append, Stored
 from styx_server.services.log_streams import Chunk, StreamKey
-from styx_server.services.reports import Reported
+from styx_server.services.reports import Answer, Reported
 from styx_server.services.sessions import Session
 from styx_server.services.submission import Submit
 from styx_server.services.tasks import Mutation
@@ -104,6 +106,8 @@ class FakeAgent:
     async def connect(self, *held: HeldAttempt, draining: bool = False) -> Session:
         """Opens a session with this complete list of attempts."""
         self.session = await self.server.app.sessions.open(self.hello(*held, draining=draining), self)
+        # The first beat follows Welcome: until then nothing is concluded from what Hello did not name.
+        await self.server.app.sessions.beat(self.session, [], draining)
         return self.session
 
     async def disconnect(self, *, goodbye: bool = False) -> None:
@@ -119,7 +123,7 @@ class FakeAgent:
     async def report(self, order: Assignment, state: AttemptState, *, epoch: int | None = None, **more: Any) -> bool:
         """Reports on an attempt; returns whether that was accepted."""
         report = AttemptReport(fence=order.fence, task_id=order.task_id, state=state, **more)
-        return await self.server.app.reports.add(self.reported(report, epoch))
+        return await self.server.app.reports.add(self.reported(report, epoch)) is Answer.STORED
 
     def reported(self, report: AttemptReport, epoch: int | None = None) -> Reported:
         """A report of this agent."""
@@ -216,7 +220,16 @@ class Server:
     async def settled(self) -> None:
         """Waits until no placement is in flight and nothing waits to be ended."""
         await self.app.scheduling.round(now().timestamp())
-        await soon(lambda: self.app._unsent.empty() and not self.app.reports.commits.depth, "nothing to be ended")
+        await soon(lambda: not self.app.reports.commits.depth, "nothing to be ended")
+
+    async def age_roster(self, seconds: float) -> None:
+        """Lets the leader believe that it has watched every lease for so much longer."""
+        self.app.scheduling.agents_changed(None)
+        await self.settled()
+        roster = self.app.scheduling._roster
+        for seen in roster._watch._seen.values():
+            seen.since -= seconds
+        self.app.scheduling.agents_changed(None)
 
     async def rows(self, statement: str, *values: object) -> list[Any]:
         """The answer to some SQL."""
@@ -247,9 +260,10 @@ def log_end(data: bytes, stream: LogStream = LogStream.STDOUT, **changes: Any) -
 async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIterator[Server]:
     """A server process in all but its ports."""
     with capture_logs() as lines:
-        database = await connect(**address.arguments())
+        replica_id = new_uuid()
+        database = await connect(replica=replica_number(replica_id), **address.arguments())
         try:
-            server = Server(await built(GatedDatabase(database)), address, lines)
+            server = Server(await built(GatedDatabase(database), address, replica_id), address, lines)
             async with working(server.app):
                 yield server
                 if checked:
@@ -264,15 +278,14 @@ async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIte
         await connection.close()
 
 
-async def built(database: Database) -> App:
+async def built(database: Database, address: PostgresAddress, replica_id: UUID | None = None) -> App:
     """The server as the composition root makes it, ready to work."""
     row = await database.fetch_row("get_deployment")
     assert row is not None
-    identity = Identity(deployment_id=row["id"], replica_id=new_uuid())
+    identity = Identity(deployment_id=row["id"], replica_id=replica_id or new_uuid(), address=address.arguments())
     app = App(database, identity)
     await make_partitions(database, app.clock.now())
-    await database.execute("disconnect_all", replica_id=identity.replica_id)
-    await app.scheduling.lead(identity.replica_id)
+    await app.enter()
     return app
 
 

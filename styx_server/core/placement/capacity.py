@@ -45,6 +45,7 @@ class AgentSlots:
     """One agent with what is free on it.
 
     Attributes:
+        epoch: of the session in which it would get work.
         accepting: whether it may get new work: connected, in time with its beats, not draining.
     """
 
@@ -52,6 +53,7 @@ class AgentSlots:
     pool: str
     labels: Mapping[str, str]
     total: Capacity
+    epoch: int = 0
     accepting: bool = True
     free_cpus_milli: int = 0
     free_memory_bytes: int = 0
@@ -152,6 +154,11 @@ class Fleet:
             agent.hold(reservation)
         self.agents[agent.agent_id] = agent
         self._candidates.clear()
+
+    def drop(self, agent_id: AgentId) -> None:
+        """Forgets an agent that is not there any more."""
+        if self.agents.pop(agent_id, None):
+            self._candidates.clear()
 
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
         """Says whether an agent may get new work. Unknown agents are passed over."""

@@ -31,18 +31,16 @@ class Ledger:
             self.usage[reservation.namespace] = self.usage.get(reservation.namespace, 0) + cores
         self.fleet.put(agent, held.values())
 
+    def leave(self, agent_id: AgentId) -> None:
+        """An agent is not there any more."""
+        self.give_back(list(self._of_agent.get(agent_id, ())))
+        self._of_agent.pop(agent_id, None)
+        self.fleet.drop(agent_id)
+
     def note(self, fence: Fence, reservation: Reservation) -> None:
         """What a plan took stands under the fence of the attempt to be."""
         self._held[fence] = reservation
         self._of_agent.setdefault(reservation.agent_id, set()).add(fence)
-
-    def holds(self, fence: Fence) -> bool:
-        """Whether the attempt still has what the plan took for it."""
-        return fence in self._held
-
-    def fences(self) -> list[Fence]:
-        """Every attempt that holds something."""
-        return list(self._held)
 
     def give_back(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held; unknown ones are passed over."""

@@ -48,7 +48,7 @@ select id, key_digest from agents where id = :id and revoke_time is null;
 -- Starts a session: an epoch above all before, whatever the agent or the database forgot.
 update agent_leases set
     epoch = greatest(epoch, :last_epoch) + 1, lease_seq = lease_seq + 1, replica_id = :replica_id, boot_id = :boot_id,
-    supervisor_id = :supervisor_id, connected = true, said_goodbye = false, beat_time = coalesce(:now::timestamptz, now())
+    supervisor_id = :supervisor_id, connected = true, said_goodbye = false, leaving = :leaving, beat_time = coalesce(:now::timestamptz, now())
 where agent_id = :agent_id
 returning epoch, lease_seq;
 
@@ -66,14 +66,15 @@ update agent_leases set connected = false, said_goodbye = :goodbye::boolean
 where agent_id = :agent_id and epoch = :epoch
 returning agent_id;
 
--- name: disconnect_all
--- A server that starts alone knows that no session of an earlier process is open.
-update agent_leases set connected = false where connected and replica_id is distinct from :replica_id;
+-- name: end_sessions
+-- Ends sessions from this side: what comes through them is void, and the agents must say Hello again.
+update agent_leases set epoch = epoch + 1, connected = false where agent_id = any(:agent_ids::bigint[]);
 
 -- name: renew_leases
 -- Stores beats; those that are not returned belong to a session that was replaced.
-update agent_leases set lease_seq = lease_seq + 1, beat_time = coalesce(:now::timestamptz, now()), connected = true
-from unnest(:agent_ids::bigint[], :epochs::bigint[]) as input (id, epoch)
+update agent_leases set
+    lease_seq = lease_seq + 1, beat_time = coalesce(:now::timestamptz, now()), connected = true, leaving = input.leaving
+from unnest(:agent_ids::bigint[], :epochs::bigint[], :leavings::boolean[]) as input (id, epoch, leaving)
 join agents on agents.id = input.id and agents.revoke_time is null
 where agent_leases.agent_id = input.id and agent_leases.epoch = input.epoch
 returning agent_leases.agent_id, agent_leases.epoch;
@@ -97,7 +98,7 @@ left join attempts on attempts.task_id = input.task_id and attempts.fence = inpu
 -- name: list_agents
 -- Agents by id, behind one.
 select agents.id, agents.name, agents.pool, agents.labels, agents.capacity, agents.facts, agents.isolation,
-    agents.version, agents.draining, agents.create_time, agent_leases.epoch, agent_leases.connected, agent_leases.said_goodbye,
+    agents.version, agents.draining, agent_leases.leaving, agents.create_time, agent_leases.epoch, agent_leases.connected, agent_leases.said_goodbye,
     agent_leases.beat_time, extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds
 from agents join agent_leases on agent_leases.agent_id = agents.id
 where agents.id > :after and agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids))
@@ -107,12 +108,6 @@ limit :count;
 -- name: set_draining
 -- Takes an agent out of service, or back in.
 update agents set draining = :draining where id = :id and revoke_time is null returning id;
-
--- name: lead
--- Becomes the leader of a loop under a new term.
-insert into leaders (name, replica_id) values (:name, :replica_id)
-on conflict (name) do update set replica_id = excluded.replica_id, term = leaders.term + 1, seq = leaders.seq + 1
-returning term;
 
 -- name: get_deployment
 -- The identity of this database.
@@ -124,7 +119,8 @@ select not pg_is_in_recovery() as writable;
 
 -- name: lock_lease
 -- The lease of an agent as its last session left it, locked until the end of the transaction.
-select boot_id
+select boot_id, supervisor_id, replica_id, epoch,
+    connected and beat_time > now() - make_interval(secs => :seconds::float8) as heard
 from agent_leases join agents on agents.id = agent_leases.agent_id
 where agent_id = :agent_id and agents.revoke_time is null
 for update of agent_leases;
@@ -143,8 +139,25 @@ where exists (select from live_attempts where live_attempts.agent_id = agent_lea
 -- Leases as they are, locked until the end of the transaction: a beat that comes now has to wait.
 select agent_id, lease_seq from agent_leases where agent_id = any(:agent_ids::bigint[]) order by agent_id for update;
 
--- name: old_assignments
--- Live attempts whose start has not been reported for so long that the order may have got lost.
-select tasks.id, tasks.fence, tasks.attempt, tasks.agent_id
-from live_attempts join tasks on tasks.id = live_attempts.task_id
-where tasks.attempt_state = 1 and tasks.assign_time < now() - make_interval(secs => :seconds::float8);
+-- name: read_roster
+-- Agents as scheduling sees them, all or some.
+select agents.id, agent_leases.epoch, agent_leases.lease_seq, agent_leases.connected,
+    agent_leases.connected and not agent_leases.leaving and not agents.draining as accepting
+from agents join agent_leases on agent_leases.agent_id = agents.id
+where agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids));
+
+-- name: read_epochs
+-- The newest session of each of these agents; one that was removed has none.
+select agent_leases.agent_id, agent_leases.epoch
+from agent_leases join agents on agents.id = agent_leases.agent_id
+where agent_id = any(:agent_ids::bigint[]) and agents.revoke_time is null;
+
+-- name: read_orders
+-- What these agents are to start or to stop, as long as their sessions are on this server.
+select tasks.id, tasks.fence, tasks.attempt, tasks.agent_id, tasks.attempt_state, tasks.desired, tasks.stop_grace_ms,
+    agent_leases.epoch
+from agent_leases
+join live_attempts on live_attempts.agent_id = agent_leases.agent_id
+join tasks on tasks.id = live_attempts.task_id
+where agent_leases.agent_id = any(:agent_ids::bigint[]) and agent_leases.replica_id = :replica_id
+    and (tasks.attempt_state = 1 or tasks.desired = 2);

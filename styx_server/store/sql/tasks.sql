@@ -79,24 +79,33 @@ limit :count;
 
 -- name: assign_tasks
 -- Gives waiting tasks to agents, if they still wait, the agent's session is the one meant, and the leader still leads.
-with assigned as (
+-- The leader's row is locked meanwhile: once another leads, nothing of the old plan can be stored any more.
+with its_lead as (
+    select from leaders where name = 'scheduler' and term = :term for share
+), assigned as (
     update tasks set
         attempt = tasks.attempt + 1, fence = input.fence, agent_id = input.agent_id, attempt_state = 1,
         assign_time = coalesce(:now::timestamptz, now()), start_time = null, exit_code = null, not_before = null,
         reason = 'starting', message = '', attempt_cause = tasks.next_cause, gpu_indexes = string_to_array(input.gpus, ',')::smallint[]
     from unnest(:ids::bigint[], :fences::bigint[], :agent_ids::bigint[], :epochs::bigint[], :gpus::text[])
         as input (id, fence, agent_id, epoch, gpus)
-    join agent_leases on agent_leases.agent_id = input.agent_id and agent_leases.epoch = input.epoch
+    join agent_leases on agent_leases.agent_id = input.agent_id and agent_leases.epoch = input.epoch and connected
     where tasks.id = input.id and tasks.state = 1 and tasks.desired = 1 and tasks.attempt_state in (0, 5)
-        and exists (select from leaders where name = 'scheduler' and term = :term)
+        and exists (select from its_lead)
     returning tasks.id, tasks.attempt, tasks.fence, tasks.agent_id, tasks.spec_id, tasks.namespace, tasks.shape_id
 ), live as (
     insert into live_attempts (task_id, agent_id, fence) select id, agent_id, fence from assigned
 ), noted as (
-    insert into task_events (task_id, agent_id, attempt, state, namespace, kind)
-    select id, agent_id, attempt, 1, namespace, 'assigned' from assigned
+    insert into task_events (task_id, agent_id, attempt, fence, state, namespace, kind)
+    select id, agent_id, attempt, fence, 1, namespace, 'assigned' from assigned
 )
 select assigned.*, task_specs.body from assigned join task_specs on task_specs.id = assigned.spec_id;
+
+-- name: read_assignments
+-- What agents need to start attempts that are assigned and not to be stopped.
+select tasks.id, tasks.fence, tasks.attempt, tasks.namespace, tasks.gpu_indexes, task_specs.body
+from tasks join task_specs on task_specs.id = tasks.spec_id
+where tasks.id = any(:ids::bigint[]) and tasks.attempt_state = 1 and tasks.desired = 1;
 
 -- name: reserve_fences
 -- Takes fences, each larger than all before.
@@ -164,8 +173,8 @@ with changed as (
 ), dead as (
     delete from live_attempts using changed where live_attempts.task_id = changed.id
 ), noted as (
-    insert into task_events (task_id, agent_id, attempt, state, namespace, kind, message)
-    select id, agent_id, attempt, state, namespace, 'ended', message from changed
+    insert into task_events (task_id, agent_id, attempt, fence, state, namespace, kind, message)
+    select id, agent_id, attempt, fence, state, namespace, 'ended', message from changed
 )
 select id, fence from changed;
 
@@ -199,12 +208,6 @@ select id from changed;
 -- name: lock_tasks
 -- Tasks as they are, locked until the end of the transaction.
 select id, namespace from tasks where id = any(:ids::bigint[]) order by id for update;
-
--- name: find_stops
--- Every live attempt that is to stop.
-select tasks.id, tasks.fence, tasks.agent_id, tasks.stop_grace_ms
-from live_attempts join tasks on tasks.id = live_attempts.task_id
-where tasks.desired = 2;
 
 -- name: find_stopping
 -- Of some tasks, those whose live attempts are to stop.
@@ -291,6 +294,17 @@ select txid::text as txid, seq, task_id, namespace
 from task_events
 where (txid, seq) > (:txid::text::xid8, :seq::bigint) and txid < pg_snapshot_xmin(pg_current_snapshot())
 order by txid, seq
+limit :count;
+
+-- name: read_elsewhere
+-- What other servers changed between two places in the order of commits, with the tasks as they are now.
+select task_events.txid::text as txid, task_events.seq, task_events.kind, task_events.fence, tasks.id, tasks.namespace,
+    tasks.priority, tasks.shape_id, tasks.not_before,
+    tasks.state = 1 and desired = 1 and attempt_state in (0, 5) and reason <> 'held' as waits
+from task_events join tasks on tasks.id = task_events.task_id
+where (task_events.txid, task_events.seq) > (:txid::text::xid8, :seq::bigint) and task_events.txid < :before::text::xid8
+    and task_events.replica is distinct from :replica and kind in ('submitted', 'ended', 'cancelled', 'retry_requested')
+order by task_events.txid, task_events.seq
 limit :count;
 
 -- name: feed_end
