@@ -234,7 +234,8 @@ def _since(micros: int) -> float:
 
 
 async def _storm_on_own_database(plan: StormPlan, folder: Path) -> Storm:
-    postgres = EmbeddedPostgres(folder / "database")
+    # As many as PostgreSQL allows when nobody says otherwise: each server takes two dozen.
+    postgres = EmbeddedPostgres(folder / "database", extra_settings={"max_connections": "100"})
     await postgres.start()
     try:
         return await storm(plan, postgres.dsn, folder)
