@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from styx.channel import Connection, Line
-from styx.errors import Retryable, ServerStopping, ServerUnreachable, StyxError
+from styx.errors import Retryable, ServerStopping, ServerUnreachable, StoreUnavailable, StyxError
 from styx.retry import Backoff, RetrySettings
 from styx.wire_errors import from_rpc_error
 
@@ -101,7 +101,9 @@ class Caller:
                 call.cancel()
 
     async def _translate(self, error: grpc.aio.AioRpcError, line: Line) -> StyxError:
-        failure = from_rpc_error(error, self._connection.url)
-        if isinstance(failure, ServerUnreachable | ServerStopping):
+        failure = from_rpc_error(error, line.address.url)
+        away = isinstance(failure, ServerUnreachable | ServerStopping)
+        # What one replica cannot reach, another one may.
+        if away or (isinstance(failure, StoreUnavailable) and self._connection.has_alternatives):
             await self._connection.leave(line)
         return failure

@@ -1,4 +1,4 @@
-"""The connection to one of the servers: finds its gRPC port, dials it, and moves to the next one when told to.
+"""The connection to one of the servers: finds its gRPC port, dials it, and moves to another one when told to.
 
 Knows addresses and gRPC channels, nothing of tasks. What it may not do: retry a call (`retry.py` does) or name a method
 of the service (`client.py` does). All of it belongs to one event loop.
@@ -16,14 +16,16 @@ import grpc
 import grpc.aio
 
 from styx.errors import Final, ServerUnreachable
-from styx.locate import Address, Target
+from styx.locate import Address, Target, read_address
+from styx.rotation import Rotation
 from styx.v1.styx_service_pb2_grpc import StyxServiceStub
 
 _MESSAGE_BYTES = 16 * 1024 * 1024
 
-# A peer that is gone without a word is noticed within 40 s. The service configuration is never asked from DNS.
+# A peer that is gone or stopped without a word is noticed within 20 s.
+# The service configuration is never asked from DNS.
 _OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -36,9 +38,10 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 
 
 class Line:
-    """One channel, and how many calls are on it; it is closed only when the last of them is over."""
+    """One channel to one server, and how many calls are on it; it is closed only when the last of them is over."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, address: Address, channel: grpc.aio.Channel) -> None:
+        self.address = address
         self.stub: Any = StyxServiceStub(channel)
         self._channel = channel
         self._users = 0
@@ -67,32 +70,32 @@ class Line:
 
 
 class Connection:
-    """One line at a time to one of the target's servers; dialled at the first use."""
+    """One line at a time to one of the target's servers, chosen by chance; dialled at the first use."""
 
     def __init__(self, target: Target, *, connect_timeout_seconds: float) -> None:
-        self._target = target
+        self._token = target.token
+        self._rotation = Rotation(target.addresses)
         self._timeout = connect_timeout_seconds
-        self._next = 0
         self._line: Line | None = None
         self._dialling = asyncio.Lock()
         self._closed = False
         self.has_answered = False
 
     @property
-    def url(self) -> str:
-        """The server in use, or the one that will be tried next; for messages."""
-        return self._target.addresses[self._next].url
+    def has_alternatives(self) -> bool:
+        """Whether there is more than one server to talk to."""
+        return len(self._rotation.places) > 1
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries."""
-        return (("authorization", f"Bearer {self._target.token}"),) if self._target.token else ()
+        return (("authorization", f"Bearer {self._token}"),) if self._token else ()
 
     async def line(self) -> Line:
-        """A line to a server that answers; tries each address once, beginning with the last good one.
+        """A line to a server that answers; tries each address once, those that failed lately last.
 
         Raises:
-            ServerUnreachable: none of them answers; tells what the last one said.
+            ServerUnreachable: none of them answers; tells what is wrong with each.
             InvalidAddress: one of them cannot be read.
         """
         async with self._dialling:
@@ -104,10 +107,10 @@ class Connection:
             return self._line
 
     async def leave(self, line: Line) -> None:
-        """Stops using `line`: the next call dials again, beginning with the next address."""
+        """Stops using `line`: the next call dials again, and prefers another address for a while."""
         if self._line is line:
             self._line = None
-            self._next = (self._next + 1) % len(self._target.addresses)
+            self._rotation.failed(line.address)
             await line.retire()
 
     async def close(self) -> None:
@@ -118,15 +121,23 @@ class Connection:
             await line.close()
 
     async def _dial_any(self) -> Line:
-        addresses = self._target.addresses
-        for _ in addresses[1:]:
+        addresses = self._rotation.order()
+        for address in addresses:
+            # Before any is dialled: a mistake in one of them must not wait for the day it is needed.
+            read_address(address.url)
+        failures: list[ServerUnreachable] = []
+        for address in addresses:
             try:
-                return await self._dial(addresses[self._next])
-            except ServerUnreachable:
-                self._next = (self._next + 1) % len(addresses)
-        return await self._dial(addresses[self._next])
+                channel = await self._dial(address)
+            except ServerUnreachable as failure:
+                self._rotation.failed(address)
+                failures.append(failure)
+            else:
+                self._rotation.worked(address)
+                return Line(address, channel)
+        raise _none_of_them(failures)
 
-    async def _dial(self, address: Address) -> Line:
+    async def _dial(self, address: Address) -> grpc.aio.Channel:
         if address.grpc_address is None:
             return await self._dial_at(address)
         try:
@@ -135,7 +146,7 @@ class Connection:
             # What a file says may be of a server that died since; the one at this address knows better.
             return await self._dial_at(replace(address, grpc_address=None))
 
-    async def _dial_at(self, address: Address) -> Line:
+    async def _dial_at(self, address: Address) -> grpc.aio.Channel:
         grpc_address, tls = await self._endpoint(address)
         channel = _open(grpc_address, tls=tls)
         try:
@@ -147,7 +158,7 @@ class Connection:
                 why = f"no connection to {grpc_address} within {self._timeout:g} s"
                 raise ServerUnreachable(address.url, why) from None
             raise
-        return Line(channel)
+        return channel
 
     async def _endpoint(self, address: Address) -> tuple[str, bool]:
         """The gRPC address, and whether it speaks TLS."""
@@ -162,6 +173,13 @@ class Connection:
                 return found.grpc_address, found.tls
         except TimeoutError:
             raise ServerUnreachable(address.url, f"no answer within {self._timeout:g} s") from None
+
+
+def _none_of_them(failures: list[ServerUnreachable]) -> ServerUnreachable:
+    if len(failures) == 1:
+        return failures[0]
+    urls = ", ".join(failure.url for failure in failures)
+    return ServerUnreachable(urls, "; ".join(f"{failure.url}: {failure.why}" for failure in failures))
 
 
 def _open(address: str, *, tls: bool) -> grpc.aio.Channel:

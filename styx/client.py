@@ -9,6 +9,7 @@ in `tasks.py`, `follow.py` and `machines.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +34,7 @@ class AsyncClient(TaskMethods, FollowMethods, AgentMethods):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         token: str | None = None,
         *,
         data_dir: Path | str | None = None,
@@ -43,7 +44,8 @@ class AsyncClient(TaskMethods, FollowMethods, AgentMethods):
         """Finds out where the server is; does not talk to it yet.
 
         Args:
-            url: one address or several, separated by commas; else STYX_SERVER_URL, else the server of this machine.
+            url: one address, or several with commas between or as a sequence: replicas of one deployment, of which
+                any may be used; else STYX_SERVER_URL, else the server of this machine.
             token: else STYX_TOKEN, else, for a server on this machine, the admin token of its data folder.
             data_dir: the data folder of a server on this machine; else STYX_DATA_DIR, else the usual place.
             namespace: where tasks are submitted and looked for; empty: `default`.

@@ -14,6 +14,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def pause(seconds: float) -> None:
+    """Waits, and everything in this thread with it."""
+    time.sleep(seconds)
+
+
 async def sleep(seconds: float) -> None:
     """Waits without blocking the event loop."""
     await asyncio.sleep(seconds)

@@ -9,9 +9,9 @@ import http.client
 import json
 import ssl
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from styx.errors import InvalidAddress, ServerUnreachable
+from styx.errors import ServerUnreachable
+from styx.locate import read_address
 
 DISCOVERY_PATH = "/.well-known/styx.json"
 
@@ -41,22 +41,10 @@ def discover(server_url: str, *, timeout_seconds: float = 5.0) -> Endpoint:
         InvalidAddress: the URL is of another form.
         ServerUnreachable: nobody answers there, or not a Styx server.
     """
-    parts = urlsplit(server_url if "://" in server_url else f"http://{server_url}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise InvalidAddress(server_url, str(error)) from None
-    if not host:
-        raise InvalidAddress(server_url, "it has no host")
-    match parts.scheme:
-        case "grpc" | "grpcs":
-            if port is None:
-                raise InvalidAddress(server_url, "a grpc:// address needs a port")
-            return Endpoint(grpc_address=_join(host, port), tls=parts.scheme == "grpcs")
-        case "http" | "https":
-            return _ask(server_url, parts.scheme == "https", host, port, timeout_seconds)
-        case other:
-            raise InvalidAddress(server_url, f"{other}:// is not one of http, https, grpc, grpcs")
+    scheme, host, port = read_address(server_url)
+    if scheme in ("grpc", "grpcs") and port is not None:
+        return Endpoint(grpc_address=_join(host, port), tls=scheme == "grpcs")
+    return _ask(server_url, scheme == "https", host, port, timeout_seconds)
 
 
 def _ask(url: str, secure: bool, host: str, port: int | None, timeout_seconds: float) -> Endpoint:

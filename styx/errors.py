@@ -23,6 +23,8 @@
         |-- RequestIdReused       the request id was used for something else
         |-- TaskEnded             too late for this
         |-- TaskNotEnded          too early for this
+        |-- AgentInUse            it holds attempts, or was heard of a moment ago
+        |-- AgentRemoved          an operator removed this agent (agents only)
         |-- NotSupported          meant for a later version
         |-- LimitExceeded         a bound was met
         |-- JoinTokenInvalid      unknown, used up or expired
@@ -241,6 +243,20 @@ class TaskNotEnded(Final):
     remedy = "wait for it with `styx wait`, or stop it with `styx cancel`"
 
 
+class AgentInUse(Final):
+    """The agent holds live attempts, or was heard of a moment ago, so it cannot be removed in this way."""
+
+    reason = "AGENT_IN_USE"
+    remedy = "drain it first with `styx agent drain ID --deadline 0s --wait`"
+
+
+class AgentRemoved(Final):
+    """An operator removed this agent."""
+
+    reason = "AGENT_REMOVED"
+    remedy = "delete the agent's data folder and join with a new join token"
+
+
 class NotSupported(Final):
     """Meant for a later version of Styx."""
 
@@ -295,6 +311,8 @@ _FROM_SERVER: tuple[type[StyxError], ...] = (
     FilterInvalid,
     TaskEnded,
     TaskNotEnded,
+    AgentInUse,
+    AgentRemoved,
     NotSupported,
     StoreUnavailable,
     ServerStopping,

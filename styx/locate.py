@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from styx.errors import NoServer, TokenUnreadable
+from styx.errors import InvalidAddress, NoServer, TokenUnreadable
 
 ENDPOINT_FILE = "endpoint.json"
 TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
@@ -36,7 +36,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Servers in the order to try them, and the token for them; no token is sent when it is empty."""
+    """Servers that are equal, and the token for them; no token is sent when it is empty."""
 
     addresses: tuple[Address, ...]
     token: str = field(repr=False)
@@ -44,13 +44,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalEndpoint:
-    """What a server on this machine wrote about itself."""
+    """What a server on this machine wrote about itself.
+
+    Attributes:
+        http_addresses: of all replicas that run there, this one's too.
+    """
 
     http: str
     grpc: str
     pid: int
     version: str
     tls: bool
+    http_addresses: tuple[str, ...] = ()
 
 
 def default_data_dir(env: Mapping[str, str] = os.environ) -> Path:
@@ -62,7 +67,7 @@ def default_data_dir(env: Mapping[str, str] = os.environ) -> Path:
 
 
 def locate(
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     token: str | None = None,
     *,
     data_dir: Path | str | None = None,
@@ -71,7 +76,8 @@ def locate(
     """Finds the server and the token.
 
     Args:
-        url: one or more addresses, separated by commas; else STYX_SERVER_URL, else the local data folder's server.
+        url: one or more addresses, separated by commas or as a sequence; else STYX_SERVER_URL, else the servers of the
+            local data folder.
         token: else STYX_TOKEN, else, when every address is on this machine, the data folder's admin token.
         data_dir: names the data folder; what is found there then goes before the environment.
         env: where the variables are read.
@@ -81,13 +87,39 @@ def locate(
         TokenUnreadable: the token file is there but cannot be read.
     """
     folder = Path(data_dir) if data_dir else default_data_dir(env)
-    named = url if url is not None else ("" if data_dir else env.get("STYX_SERVER_URL", ""))
-    if not named.strip(", "):
-        return Target(addresses=(_local(folder),), token=_token(token, env, folder, folder_first=bool(data_dir)))
+    named = split_addresses(url if url is not None else ("" if data_dir else env.get("STYX_SERVER_URL", "")))
+    if not named:
+        return Target(addresses=_local(folder), token=_token(token, env, folder, folder_first=bool(data_dir)))
     addresses = _named(named, folder)
     if data_dir or all(_is_loopback(address.url) for address in addresses):
         return Target(addresses=addresses, token=_token(token, env, folder, folder_first=bool(data_dir)))
     return Target(addresses=addresses, token=(env.get("STYX_TOKEN", "") if token is None else token).strip())
+
+
+def split_addresses(text: str | Sequence[str]) -> tuple[str, ...]:
+    """The addresses in a text with commas, or in several texts; each once."""
+    parts = text.split(",") if isinstance(text, str) else (part for each in text for part in each.split(","))
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def read_address(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of a server address; a port is always there when the scheme is grpc or grpcs.
+
+    Raises:
+        InvalidAddress: it is of another form.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidAddress(url, str(error)) from None
+    if not host:
+        raise InvalidAddress(url, "it has no host")
+    if parts.scheme not in ("http", "https", "grpc", "grpcs"):
+        raise InvalidAddress(url, f"{parts.scheme}:// is not one of http, https, grpc, grpcs")
+    if parts.scheme.startswith("grpc") and port is None:
+        raise InvalidAddress(url, "a grpc:// address needs a port")
+    return parts.scheme, host, port
 
 
 def _token(given: str | None, env: Mapping[str, str], folder: Path, *, folder_first: bool) -> str:
@@ -101,12 +133,14 @@ def read_endpoint(folder: Path) -> LocalEndpoint | None:
     """What the server of this data folder wrote about itself; None when it runs no server, or stopped in order."""
     try:
         document = json.loads((folder / ENDPOINT_FILE).read_text())
+        http = str(document["http"])
         return LocalEndpoint(
-            http=str(document["http"]),
+            http=http,
             grpc=str(document["grpc"]),
             pid=int(document["pid"]),
             version=str(document.get("version", "")),
             tls=bool(document.get("tls")),
+            http_addresses=split_addresses([http, *map(str, document.get("http_addresses", ()))]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -127,9 +161,8 @@ def read_token(folder: Path) -> str:
         return ""
 
 
-def _named(text: str, folder: Path) -> tuple[Address, ...]:
+def _named(urls: Sequence[str], folder: Path) -> tuple[Address, ...]:
     endpoint = read_endpoint(folder)
-    urls = [part.strip() for part in text.split(",") if part.strip()]
     return tuple(_address(url, endpoint) for url in urls)
 
 
@@ -140,22 +173,20 @@ def _address(url: str, endpoint: LocalEndpoint | None) -> Address:
     return Address(url=url, grpc_address=endpoint.grpc, tls=endpoint.tls)
 
 
-def _local(folder: Path) -> Address:
+def _local(folder: Path) -> tuple[Address, ...]:
     endpoint = read_endpoint(folder)
     if endpoint is None:
         raise NoServer(f"no server is named, and none runs with the data folder {folder}")
-    return Address(url=endpoint.http, grpc_address=endpoint.grpc, tls=endpoint.tls)
+    return tuple(_address(url, endpoint) for url in endpoint.http_addresses)
 
 
 def _place(url: str) -> tuple[str, str, int | None] | None:
     """Scheme, host and port, with the names of this machine made equal; None when it cannot be read."""
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port
-    except ValueError:
+        scheme, host, port = read_address(url)
+    except InvalidAddress:
         return None
-    host = parts.hostname or ""
-    return parts.scheme, "127.0.0.1" if host == "localhost" else host, port
+    return scheme, "127.0.0.1" if host == "localhost" else host, port
 
 
 def _is_loopback(url: str) -> bool:

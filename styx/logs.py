@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from styx import wire
 from styx.calls import Caller
@@ -52,7 +53,7 @@ class LogReader:
         return request
 
     def _accept(self, chunk: LogChunk) -> LogChunk | None:
-        """Moves the offset on; None for bytes that were seen before."""
+        """Moves the offset on; leaves out bytes that were seen before, None if nothing is left."""
         if chunk.attempt != self._attempt:
             self._attempt = chunk.attempt
             self._reached = {}
@@ -61,6 +62,8 @@ class LogReader:
         if chunk.data and end <= reached:
             return None
         self._reached[chunk.stream] = max(reached, end)
+        if chunk.data and chunk.offset < reached:
+            return replace(chunk, offset=reached, data=chunk.data[reached - chunk.offset :])
         return chunk
 
     async def _next_attempt(self) -> bool:

@@ -330,7 +330,12 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """The program that runs tasks on a machine."""
+    """The program that runs tasks on a machine.
+
+    Attributes:
+        drain_deadline: when it is out of service: from then on what still runs there is stopped.
+        task_ids: the first 100 of the tasks that run there; empty in lists.
+    """
 
     id: str
     name: str
@@ -346,6 +351,8 @@ class Agent:
     last_beat_time: datetime | None
     isolation: str
     facts: Labels
+    drain_deadline: datetime | None = None
+    task_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

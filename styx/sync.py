@@ -77,7 +77,7 @@ class Client:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         token: str | None = None,
         *,
         data_dir: Path | str | None = None,
@@ -101,6 +101,8 @@ class Client:
     agents = _each(AsyncClient.agents)
     agent = _answer(AsyncClient.agent)
     drain_agent = _answer(AsyncClient.drain_agent)
+    watch_agent_empty = _each(AsyncClient.watch_agent_empty)
+    remove_agent = _answer(AsyncClient.remove_agent)
     create_join_token = _answer(AsyncClient.create_join_token)
     server_info = _answer(AsyncClient.server_info)
     close = _answer(AsyncClient.close)

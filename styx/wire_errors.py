@@ -45,7 +45,7 @@ class Details(NamedTuple):
 
 def from_rpc_error(error: grpc.aio.AioRpcError, url: str) -> errors.StyxError:
     """Makes the exception for a call that failed; `url` is for the message when nobody answered."""
-    details = read_details(_details_bytes(error))
+    details = read_details(_details_bytes(error.trailing_metadata()))
     kind = errors.BY_REASON.get(details.reason) or _BY_CODE.get(error.code())
     text = error.details() or error.code().name.lower()
     if kind is None and error.code() in _UNREACHABLE:
@@ -84,9 +84,13 @@ def read_details(status_bytes: bytes) -> Details:
     )
 
 
-def _details_bytes(error: grpc.aio.AioRpcError) -> bytes:
-    metadata: Any = error.trailing_metadata() or ()
-    for key, value in metadata:
+def reason_of(metadata: Any) -> str:
+    """The stable reason in the trailing metadata of a call that ended; empty when there is none."""
+    return read_details(_details_bytes(metadata)).reason
+
+
+def _details_bytes(metadata: Any) -> bytes:
+    for key, value in metadata or ():
         if key == _DETAILS_KEY:
             return value if isinstance(value, bytes) else str(value).encode("latin-1")
     return b""

@@ -10,17 +10,23 @@ import os
 import signal
 import sys
 
+import structlog
+
+from styx import failpoints
 from styx_agent import config, log_format
-from styx_agent.errors import AgentError
+from styx_agent.errors import AgentError, BadSettings
+
+log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Exit codes: 0 told to end; 1 cannot run here; 2 wrong settings or a refused join token."""
+    """Exit codes: 0 told to end; 1 cannot run here; 2 wrong settings or a refused join token; 3 removed."""
     try:
         settings = config.load(sys.argv[1:], os.environ)
         log_format.set_up(settings.log_format, settings.log_level)
+        _arm_failpoints()
         if settings.die_with_parent:
             _die_with_parent()
         from styx_agent import app
@@ -31,6 +37,15 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _arm_failpoints() -> None:
+    try:
+        names = failpoints.arm(os.environ)
+    except failpoints.BadFailpoints as error:
+        raise BadSettings(str(error)) from None
+    if names:
+        log.warning("failpoints_armed", names=names)
 
 
 def _die_with_parent() -> None:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,11 @@ import structlog
 
 from styx_agent import clock, facts
 from styx_agent.config import Settings
-from styx_agent.errors import AgentError, AlreadyRunning, BadSettings
+from styx_agent.errors import AgentError, AgentRemoved, AlreadyRunning, BadSettings
 from styx_agent.hearing import Hearing
 from styx_agent.journal import Journal
 from styx_agent.ledger import Ledger
+from styx_agent.renewal import Renewal
 from styx_agent.supervisor.wire import Message
 from styx_agent.supervisor_client import SupervisorClient
 
@@ -45,18 +47,22 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = asyncio.Event()
+        self._starts_again = False
         self._hurry = asyncio.Event()
         self._supervisor = SupervisorClient(settings.data_dir, self._on_supervisor)
         self._ledger = Ledger(self._supervisor.say)
         self._hearing = Hearing(self._ledger)
+        self._renewal = Renewal(self._ledger)
         self._supervisor.prepare()
         self._journal = Journal(settings.data_dir)
 
     def _on_supervisor(self, message: Message) -> None:
         self._hearing.take(message)
+        if message["op"] == "welcome":
+            self._renewal.on_welcome(message)
 
-    async def run(self) -> None:
-        """Runs until a signal, or until going on makes no sense.
+    async def run(self) -> bool:
+        """Runs until a signal, or until going on makes no sense; whether to start again in its place.
 
         Raises:
             AgentError: going on makes no sense.
@@ -64,6 +70,8 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        if not os.isatty(2):  # on a terminal it means that the terminal has gone, and we go too
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         from styx_agent.link import Link  # imports gRPC
 
         link = Link(
@@ -76,37 +84,59 @@ class App:
         try:
             async with asyncio.TaskGroup() as group:
                 keeper = group.create_task(self._supervisor.keep())
-                talking = group.create_task(link.run())
+                talking = group.create_task(self._talk(link))
                 await self._stop.wait()
-                await self._leave(link)
+                if not self._starts_again:
+                    await self._leave(link)
                 talking.cancel()
                 keeper.cancel()
         except BaseExceptionGroup as causes:
             raise _agent_error(causes) from None
         finally:
             self._supervisor.leave()
+        return self._starts_again
 
     def _on_signal(self) -> None:
+        self._starts_again = False
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
 
+    def _on_hangup(self) -> None:
+        """An installed upgrade takes over."""
+        if not self._stop.is_set():
+            self._starts_again = True
+            self._stop.set()
+
+    async def _talk(self, link: Link) -> None:
+        try:
+            await link.run()
+        except AgentRemoved as removed:
+            # Nobody will take an end from here any more, and elsewhere these tasks may soon run again.
+            log.warning("removed", reason=str(removed), attempts=len(self._ledger.live_fences()))
+            await self._stop_tasks()
+            await self._supervisor.shut_down(stop_tasks=True, seconds=_SHUTDOWN_SECONDS)
+            raise
+
     async def _leave(self, link: Link) -> None:
         log.info("stopping", on_exit=self._settings.on_exit, attempts=len(self._ledger))
         if self._settings.on_exit == "stop":
-            await self._stop_tasks(link)
+            link.drain()
+            await self._stop_tasks()
+            await self._deliver(link)
         await link.leave("the agent was told to stop")
         if self._supervisor.ready.is_set() and (self._settings.on_exit == "stop" or not len(self._ledger)):
             await self._supervisor.shut_down(stop_tasks=self._settings.on_exit == "stop", seconds=_SHUTDOWN_SECONDS)
 
-    async def _stop_tasks(self, link: Link) -> None:
-        link.drain()
+    async def _stop_tasks(self) -> None:
         self._supervisor.say({"op": "stop_all", "cause": "PREEMPT", "grace_micros": _STOP_GRACE_MICROS})
         until = clock.boottime_micros() + round(_STOP_SECONDS * 1e6)
         while self._ledger.live_fences() and clock.boottime_micros() < until:
             if await clock.wait_for_event(self._hurry, _LOOK_EVERY_SECONDS):
                 self._supervisor.say({"op": "stop_all", "cause": "PREEMPT", "grace_micros": 0})
                 self._hurry.clear()
+
+    async def _deliver(self, link: Link) -> None:
         until = clock.boottime_micros() + round(_DELIVERY_SECONDS * 1e6)
         while link.is_connected and self._ledger.owes and clock.boottime_micros() < until:
             if await clock.wait_for_event(self._hurry, _LOOK_EVERY_SECONDS):
@@ -129,7 +159,23 @@ def run(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    await App(settings).run()
+    if await App(settings).run():
+        _start_again()
+
+
+def _start_again() -> None:
+    """Becomes the installed program, with the same arguments. No Goodbye was said, and the supervisor stays.
+
+    Raises:
+        AgentError: the program is not there any more.
+    """
+    log.info("starting_again", program=sys.executable, arguments=len(sys.orig_argv) - 1)
+    # Until the new program listens, a second signal must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - a shell would change the words
+    except OSError as error:
+        raise AgentError(f"{sys.executable} cannot be started again: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -11,6 +11,9 @@ from typing import Any
 
 import grpc
 
+from styx.wire_errors import reason_of
+from styx_agent.errors import AgentRemoved
+
 _STALL_SECONDS = 15.0
 
 
@@ -31,11 +34,12 @@ async def read_or_raise(call: Any) -> Any:
 
     Raises:
         SessionOver: there is none.
+        AgentRemoved: and there will never be one.
     """
     try:
         message = await call.read()
     except grpc.aio.AioRpcError as error:
-        raise SessionOver(error.details() or error.code().name, error.code()) from None
+        raise _over(error) from None
     except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
         raise SessionOver(str(error)) from None
     if message is grpc.aio.EOF:
@@ -49,6 +53,7 @@ async def write_or_raise(call: Any, message: Any) -> None:
 
     Raises:
         SessionOver: it could not be sent.
+        AgentRemoved: and nothing ever will be.
     """
     try:
         async with asyncio.timeout(_STALL_SECONDS):
@@ -56,10 +61,20 @@ async def write_or_raise(call: Any, message: Any) -> None:
     except TimeoutError:
         raise SessionOver("the server does not read") from None
     except grpc.aio.AioRpcError as error:
-        raise SessionOver(error.details() or error.code().name, error.code()) from None
+        raise _over(error) from None
     except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
-        code = await call.code() if call.done() else None
-        raise SessionOver(str(error), code) from None
+        if not call.done():
+            raise SessionOver(str(error)) from None
+        text = await call.details() or str(error)
+        raise _why(text, await call.code(), await call.trailing_metadata()) from None
+
+
+def _over(error: grpc.aio.AioRpcError) -> SessionOver | AgentRemoved:
+    return _why(error.details() or error.code().name, error.code(), error.trailing_metadata())
+
+
+def _why(text: str, code: grpc.StatusCode, metadata: Any) -> SessionOver | AgentRemoved:
+    return AgentRemoved(text) if reason_of(metadata) == "AGENT_REMOVED" else SessionOver(text, code)
 
 
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from styx.errors import InvalidAddress
+from styx.locate import read_address, split_addresses
 from styx_agent.errors import BadSettings
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
@@ -28,7 +30,7 @@ class Settings:
     """Everything that an operator can decide about an agent.
 
     Attributes:
-        server_url: where a server is, as people know it.
+        server_urls: where replicas of one deployment are, as people know them; any of them may be used.
         join_token: needed until the agent has joined.
         name: shown beside the agent's id.
         cpus: None: what the machine has. The same for `memory_bytes` and `gpus`.
@@ -36,7 +38,7 @@ class Settings:
         on_exit: what becomes of running tasks when the agent is told to end: `keep` or `stop`.
     """
 
-    server_url: str
+    server_urls: tuple[str, ...]
     data_dir: Path
     name: str
     join_token: str = ""
@@ -66,6 +68,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         values["join_token"] = _read_token(token_file)
     if "server_url" not in values:
         raise BadSettings("no server is named; say --server-url http://HOST:PORT or set STYX_SERVER_URL")
+    values["server_urls"] = values.pop("server_url")
     values.setdefault("data_dir", _default_data_dir(environment))
     values.setdefault("name", socket.gethostname()[:_MAX_NAME])
     return Settings(**values)
@@ -97,7 +100,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="styx-agent", description="Runs tasks of a Styx server on this machine.", allow_abbrev=False)
     add = parser.add_argument
-    add("--server-url", metavar="URL", help="address of the server, for example http://styx.example.com:8080")
+    add("--server-url", metavar="URL", help="address such as http://styx.example.com:8080; of replicas, with commas")
     add("--join-token", metavar="TOKEN", help="needed the first time; prefer --join-token-file")
     add("--join-token-file", metavar="FILE", help="file that holds the join token")
     add("--data-dir", metavar="DIR", help="default: ~/.local/share/styx-agent")
@@ -137,6 +140,18 @@ def _text(name: str, value: object) -> str:
     if len(value) > _MAX_NAME and name == "name":
         raise BadSettings(f"{name} has at most {_MAX_NAME} characters, this one has {len(value)}")
     return value
+
+
+def _addresses(name: str, value: object) -> tuple[str, ...]:
+    urls = split_addresses([_text(name, text) for text in (value if isinstance(value, list) else [value])])
+    if not urls:
+        raise BadSettings(f"{name} names no server: {value!r}")
+    try:
+        for url in urls:
+            read_address(url)
+    except InvalidAddress as error:
+        raise BadSettings(str(error)) from None
+    return urls
 
 
 def _cpus(name: str, value: object) -> float:
@@ -196,7 +211,7 @@ def _path(name: str, value: object) -> Path:
 
 
 _READERS: dict[str, Callable[[str, object], Any]] = {
-    "server_url": _text,
+    "server_url": _addresses,
     "join_token": _text,
     "join_token_file": _path,
     "data_dir": _path,

@@ -4,6 +4,7 @@
     |-- BadSettings       a flag, variable or file is wrong: exit code 2
     |-- JoinRefused       the server does not take this join token: exit code 2
     |-- WrongDeployment   this server is not the one that was joined: exit code 2
+    |-- AgentRemoved      an operator removed this agent: exit code 3
     |-- AlreadyRunning    another agent uses this data directory: exit code 1
     `-- SupervisorFailed  the supervisor cannot be started: exit code 1
 
@@ -35,6 +36,12 @@ class WrongDeployment(AgentError):
     """The server belongs to another deployment than the one that was joined."""
 
     exit_code = 2
+
+
+class AgentRemoved(AgentError):
+    """An operator removed this agent: what runs here is stopped, and it does not come back by itself."""
+
+    exit_code = 3
 
 
 class AlreadyRunning(AgentError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from styx import failpoints
 from styx_agent.ledger import Held, Ledger, Stream
 from styx_agent.supervisor.wire import Message
 
@@ -47,6 +48,8 @@ class Hearing:
 
     def _on_changed(self, message: Message) -> None:
         fence = message["fence"]
+        if message["state"] == "ENDED":
+            failpoints.hit("link.end.heard")
         held = self._ledger.get(fence)
         if held is None:
             held = self._ledger.add(

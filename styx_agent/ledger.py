@@ -109,6 +109,7 @@ class Ledger:
         self.cgroup = False
         self.on_news: Callable[[], None] = lambda: None
         self.on_growth: Callable[[Stream], None] = lambda _stream: None
+        self.on_empty: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._held)
@@ -199,3 +200,5 @@ class Ledger:
             del self._spent[next(iter(self._spent))]
         self.say({"op": "forget", "fence": held.fence})
         self.on_news()
+        if not self._held:
+            self.on_empty()

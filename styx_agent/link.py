@@ -12,10 +12,12 @@ from typing import Any
 import grpc
 import structlog
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1.agent_service_pb2_grpc import AgentServiceStub
 from styx.discovery import Endpoint, discover
-from styx.errors import InvalidAddress, StyxError
+from styx.errors import StyxError
+from styx.rotation import Rotation
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver
 from styx_agent.config import Settings
@@ -34,7 +36,7 @@ _LONGEST_WAIT_SECONDS = 30.0
 _JOIN_SECONDS = 20.0
 _GOODBYE_SECONDS = 3.0
 _CHANNEL_OPTIONS = (
-    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -56,6 +58,7 @@ class Link:
         self._journal = journal
         self._ledger = ledger
         self._supervisor = supervisor
+        self._rotation = Rotation(settings.server_urls)
         self._session: Session | None = None
         self._leaving = False
         self._draining = False
@@ -68,13 +71,15 @@ class Link:
         Raises:
             AgentError: going on makes no sense.
         """
-        wait = _FIRST_WAIT_SECONDS
+        failures = 0
         try:
             while not self._leaving:
+                url = self._rotation.order()[0]
                 opened = False
-                pause = ids.within(wait)
+                # The next of several servers is tried as soon as the first; waits grow when all have been tried.
+                pause = ids.within(_wait_bound(failures // len(self._rotation.places)))
                 try:
-                    opened = await self._once()
+                    opened = await self._once(url)
                 except ReconnectAsked as asked:
                     log.info("reconnect_asked", within_seconds=asked.within_seconds)
                     opened, pause = True, ids.within(asked.within_seconds)
@@ -82,11 +87,12 @@ class Link:
                     raise
                 except (StyxError, SessionOver) as error:
                     opened = self._session is not None and self._session.is_open
-                    log.warning("session_lost", reason=str(error), wait_seconds=round(pause, 1))
+                    log.warning("session_lost", server=url, reason=str(error), wait_seconds=round(pause, 1))
                 except Exception:  # a bug in one session must not end the agent
                     log.exception("session_failed")
                 self._session = None
-                wait = _FIRST_WAIT_SECONDS if opened else min(wait * 2, _LONGEST_WAIT_SECONDS)
+                self._rotation.failed(url)
+                failures = 0 if opened else failures + 1
                 if not self._leaving:
                     await clock.sleep(pause)
         finally:
@@ -110,10 +116,10 @@ class Link:
             self._session.leave(reason)
             await clock.wait_for_event(self._left, _GOODBYE_SECONDS)
 
-    async def _once(self) -> bool:
+    async def _once(self, url: str) -> bool:
         """One session; true when it ended because we left."""
         await self._supervisor.ready.wait()
-        endpoint = await _find(self._settings.server_url)
+        endpoint = await asyncio.to_thread(discover, url)
         # Before anything is sent: a stranger must not learn our secret.
         self._journal.check_deployment(endpoint.deployment_id)
         async with _channel(endpoint) as channel:
@@ -129,6 +135,7 @@ class Link:
                 data_dir=self._settings.data_dir,
                 orders=codec.OrderWriter(identity.agent_id, has_gpus=bool(self._machine.gpus)),
             )
+            self._session.may_move = len(self._rotation.places) > 1
             await self._session.run(self._hello())
         return True
 
@@ -173,15 +180,14 @@ class Link:
                     f"the server refuses the join token: {details}; make a new one with `styx agent join`"
                 ) from None
             raise SessionOver(details, error.code()) from None
+        await failpoints.reach("link.join.answered")
         self._journal.joined(agent_id=response.agent_id, deployment_id=response.deployment_id)
         log.info("joined", agent_id=f"a{response.agent_id}", deployment_id=response.deployment_id)
 
 
-async def _find(server_url: str) -> Endpoint:
-    try:
-        return await asyncio.to_thread(discover, server_url)
-    except InvalidAddress as error:
-        raise BadSettings(str(error)) from None
+def _wait_bound(rounds: int) -> float:
+    """Seconds: the most to wait after that many rounds in which no server opened a session."""
+    return min(_FIRST_WAIT_SECONDS * 2.0 ** min(rounds, 10), _LONGEST_WAIT_SECONDS)
 
 
 def _channel(endpoint: Endpoint) -> grpc.aio.Channel:

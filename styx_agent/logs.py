@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import structlog
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
@@ -121,6 +122,7 @@ class LogPusher:
             chunks = self._gather(now)
             if chunks:
                 await write_or_raise(call, wire.PushLogsRequest(epoch=self._epoch, chunks=chunks))
+                await failpoints.reach("link.log.sent")
                 continue
             self._wake.clear()
             await clock.wait_for_event(self._wake, self._seconds_to_next())
@@ -144,6 +146,7 @@ class LogPusher:
         stream = held.streams.get(name) if held is not None and name is not None else None
         if stream is None or name is None:
             return
+        failpoints.hit("link.log.acked")
         if ack.rewind:
             self._rewind(stream, ack.durable_offset)
         self._orders.stored(ack.fence, name, ack.durable_offset)

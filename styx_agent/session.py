@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from google.protobuf.message import DecodeError
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 _WELCOME_SECONDS = 30.0
 _SILENCE_MICROS = 300_000_000
+_UNACKED_BEATS = 2.5
+"""When the last acked beat was sent this many beats ago, two are without an ack."""
 _LINGER_SECONDS = 0.001
 _REPORTS_IN_FLIGHT = 4
 _ATTEMPTS_PER_REPORT = 1000
@@ -50,6 +53,9 @@ class Session:
     Args:
         stub: the server.
         metadata: proof of who we are, for every call.
+
+    Attributes:
+        may_move: there are other servers, and one of them may have what this one lost: its database, or its life.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Session:
         self._beat_seconds = 10.0
         self._window_micros = 0
         self._acked_at = 0
+        self._opened_at = 0
         self._heard_at = 0
         self._beats: dict[int, int] = {}
         self._beat_seq = 0
@@ -83,6 +90,7 @@ class Session:
         self._reports: dict[int, list[tuple[int, bool, bool]]] = {}
         self._farewell: str | None = None
         self.draining = False
+        self.may_move = False
 
     @property
     def is_open(self) -> bool:
@@ -102,6 +110,7 @@ class Session:
         try:
             self._acked_at = clock.boottime_micros()  # the lease counts from before Hello is sent
             await write_or_raise(call, wire.AgentMessage(hello=hello))
+            await failpoints.reach("link.hello.sent")
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read(call))
                 if not await clock.wait_for_event(self._welcomed, _WELCOME_SECONDS):
@@ -146,6 +155,7 @@ class Session:
                 may_start = self._heard_at < self._acked_at + self._window_micros
                 _assign(self._server, self._orders, message.assign, may_start=may_start)
             case "stop":
+                failpoints.hit("link.stop.received")
                 for stop in message.stop.attempts:
                     self._server.stop(stop.fence, *codec.stop_terms(stop))
             case "heartbeat_ack":
@@ -160,10 +170,12 @@ class Session:
     def _on_welcome(self, welcome: wire.Welcome) -> None:
         if self.is_open:
             return
+        failpoints.hit("link.welcome.received")
         self._journal.check_deployment(welcome.deployment_id)
         self._journal.session_opened(welcome.epoch)
         self._beat_seconds = max(0.05, codec.micros(welcome.heartbeat_interval) / 1e6)
         self._window_micros = codec.micros(welcome.start_window)
+        self._opened_at = self._heard_at
         self._ledger.new_session()
         for verdict in welcome.verdicts:
             _obey(self._server, verdict)
@@ -193,6 +205,8 @@ class Session:
         self._server.disown(ack.refused_fences)
         for seq in [seq for seq in self._reports if seq <= ack.seq]:
             told = self._reports.pop(seq)
+            for _, _, ended in told:
+                failpoints.hit("link.end.acked" if ended else "link.start.acked")
             self._server.start_recorded(fence for fence, started, _ in told if started)
             for fence, _, ended in told:
                 if ended:
@@ -210,7 +224,7 @@ class Session:
         drained = self.draining
         while self._farewell is None:
             now = clock.boottime_micros()
-            self._check(now)
+            moves_at = self._check(now)
             if now >= next_beat or drained != self.draining:
                 drained = self.draining
                 await self._beat(call)
@@ -220,13 +234,19 @@ class Session:
                 await self._report(call)
                 continue
             self._wake.clear()
-            await clock.wait_for_event(self._wake, max(0.0, next_beat - clock.boottime_micros()) / 1e6)
+            until = min(next_beat, moves_at) if self.may_move else next_beat
+            await clock.wait_for_event(self._wake, max(0.0, until - clock.boottime_micros()) / 1e6)
 
-    def _check(self, now: int) -> None:
+    def _check(self, now: int) -> int:
+        """Whether the session is still of use; until when, if no beat is acked and another server may do so."""
         if self._ledger.supervisor_id != self._supervisor_id:
             raise SessionOver("the supervisor was replaced")
         if now - self._heard_at > max(_SILENCE_MICROS, round(6e6 * self._beat_seconds)):
             raise SessionOver("the server has been silent for too long")
+        moves_at = max(self._acked_at, self._opened_at) + round(_UNACKED_BEATS * 1e6 * self._beat_seconds)
+        if self.may_move and now >= moves_at:
+            raise SessionOver("the server acked neither of the last two beats; another one may")
+        return moves_at
 
     async def _beat(self, call: Any) -> None:
         self._beat_seq += 1
@@ -243,6 +263,8 @@ class Session:
         report = wire.Report(seq=self._report_seq, attempts=[codec.report(held, now) for held in news])
         self._reports[self._report_seq] = [(held.fence, _says_started(held), held.ended) for held in news]
         await write_or_raise(call, wire.AgentMessage(report=report))
+        for held in news:
+            await failpoints.reach("link.end.sent" if held.ended else "link.start.sent")
 
 
 def _says_started(held: Held) -> bool:
@@ -272,6 +294,7 @@ async def _say_goodbye(call: Any, reason: str) -> None:
 
 
 def _assign(server: ServerOrders, orders: codec.OrderWriter, assign: wire.Assign, *, may_start: bool) -> None:
+    failpoints.hit("link.assign.received")
     for assignment in assign.assignments:
         try:
             order = orders.order(assignment)

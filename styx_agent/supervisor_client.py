@@ -17,6 +17,7 @@ from typing import cast
 
 import structlog
 
+from styx import failpoints
 from styx_agent import clock
 from styx_agent.errors import SupervisorFailed
 from styx_agent.supervisor import wire
@@ -43,7 +44,7 @@ def start_supervisor(data_dir: Path, *extra: str) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath)},
+            env={"PATH": os.environ.get("PATH", os.defpath), **failpoints.variables(os.environ)},
             start_new_session=True,
         )
 
@@ -160,3 +161,5 @@ class SupervisorClient(asyncio.Protocol):
         messages, self._outbox = self._outbox, []
         if messages and self._transport is not None and not self._transport.is_closing():
             self._transport.write(wire.encode(messages))
+            if any(message["op"] == "start" for message in messages):
+                failpoints.hit("link.assign.passed")

@@ -11,10 +11,15 @@ import sys
 from dataclasses import fields
 from typing import Final
 
+import structlog
+
+from styx import failpoints
 from styx_server.config import ConfigError, Settings, Sourced, load
 
 # Spawning children next to gRPC's threads is safe without its fork handlers, and they warn about every one.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+_log = structlog.get_logger()
 
 _SECRET: Final = ("admin_token", "database_url")
 _USAGE_ERROR: Final = 2
@@ -27,16 +32,17 @@ def main(arguments: list[str] | None = None) -> None:
     check_only = words[:1] == ["check-config"]
     try:
         sourced = load(words[1:] if check_only else words, os.environ)
-    except ConfigError as error:
+        armed = failpoints.arm(os.environ)
+    except (ConfigError, failpoints.BadFailpoints) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(_USAGE_ERROR) from None
     if check_only:
         _show(sourced)
         return
-    _serve(sourced.settings)
+    _serve(sourced.settings, armed)
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, armed: list[str]) -> None:
     from styx_server.core.errors import StyxError
     from styx_server.embedded import EmbeddedPostgresError
     from styx_server.serve import StartError, serve
@@ -46,6 +52,8 @@ def _serve(settings: Settings) -> None:
     if settings.die_with_parent:
         _die_with_parent()
     configure_logging(settings.log_format, settings.log_level)
+    if armed:
+        _log.warning("failpoints_armed", names=armed)
     # What was imported stays: collections need not walk it again and again.
     gc.freeze()
     try:

@@ -18,6 +18,8 @@ from styx_server.core.placement.ledger import Ledger
 from styx_server.core.states import TaskState
 from styx_server.core.task import AgentId, TaskId
 from styx_server.loops.reap import PERIOD_SECONDS, Reaper
+from styx_server.loops.retire import PERIOD_SECONDS as RETIRE_PERIOD_SECONDS
+from styx_server.loops.retire import Retirer
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.assigning import Assigning, Outward
@@ -34,6 +36,7 @@ from styx_server.services.leadership import Leadership, Role, replica_number
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_streams import LogStreams
+from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
 from styx_server.services.roster import Roster
 from styx_server.services.scheduling import Scheduling, Views
@@ -127,6 +130,7 @@ class App:
             deployment_id=identity.deployment_id,
             replica_id=identity.replica_id,
         )
+        self.removal = Removal(database, self.registry, self.reports, on_change=self.news.agents_changed)
         self.reaper = Reaper(database, self.reports, self.clock, on_change=self.news.agents_changed)
         self.leadership = _leadership(self)
 
@@ -156,6 +160,7 @@ class App:
                 feed=self.feed,
                 logs=self.logs,
                 agents=self.agents,
+                removal=self.removal,
                 information=self.information,
             )
         )
@@ -182,11 +187,13 @@ class App:
 
     def start_work(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Starts every loop and every group commit."""
+        retirer = Retirer(self.database, self.registry, self.removal, on_stops=self.delivery.look_at)
         loops = [
             self._repeat("schedule", self._schedule, 1.0, self.wake_scheduler),
             self._repeat("deliver", self.delivery.once, DELIVERY_SECONDS, self.delivery.wake),
             self._repeat("lead", self.leadership.once, 2.0),
             self._repeat("interest", self.interest.once, INTEREST_SECONDS),
+            self._repeat("retire", retirer.once, RETIRE_PERIOD_SECONDS),
             self._repeat("reap", self._leading("reaper", self.reaper.once), PERIOD_SECONDS),
             self._repeat("partitions", self._leading("upkeep", self._make_partitions), 3600.0),
             self._repeat("seal", self._leading("upkeep", self.intake.seal_leftovers), 60.0),

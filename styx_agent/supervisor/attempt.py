@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from styx import failpoints
 from styx_agent.supervisor import clock, rules
 from styx_agent.supervisor.cgroups import Cgroup, Cgroups
 from styx_agent.supervisor.deadlines import Deadlines
@@ -95,6 +96,7 @@ class Attempt:
         """Asks everything to end, and makes it when the grace is over. Again: only the grace can get shorter."""
         if self.state == "ENDED":
             return
+        failpoints.hit("supervisor.stop.received")
         now = clock.boottime_micros()
         kill_at = now + (self.order.grace_micros if grace_micros is None else grace_micros)
         if not self._over and self._cause is None:
@@ -105,6 +107,7 @@ class Attempt:
             self._set_state("STOPPING")
             if kill_at > now:
                 self._wall.ask()
+                failpoints.hit("supervisor.stop.asked")
         self._times.kill_by(kill_at)
         self.look_again()
 
@@ -114,6 +117,7 @@ class Attempt:
         self._max_memory_bytes = max(self._max_memory_bytes, usage.ru_maxrss * 1024)
         if pid != self._pid:
             return
+        failpoints.hit("supervisor.exit.reaped")
         self._start_error = self._start_error or self._around.spawner.error_of(pid)
         self._status = status
         go_on = self._in_setup and status == 0 and self._cause is None and not self._start_error
@@ -183,6 +187,7 @@ class Attempt:
                 cgroup=wall.cgroup,
             )
         )
+        failpoints.hit("supervisor.process.forked")
         self._in_setup = setup
         self._around.started(self._pid, self)
         now = clock.boottime_micros()
@@ -203,6 +208,7 @@ class Attempt:
         now = clock.boottime_micros()
         if self._wall is not None and self._times.kill_is_due(now):
             self._wall.kill()
+            failpoints.hit("supervisor.stop.killed")
         if self._over and self._finish_if_gone():
             return
         lease = self._times.lease_is_due(now)

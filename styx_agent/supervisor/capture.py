@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Callable
 
+from styx import failpoints
 from styx_agent.supervisor import clock
 from styx_agent.supervisor.reactor import READ, Reactor, Timer
 from styx_agent.supervisor.spool import Spool
@@ -94,6 +95,7 @@ class Capture:
                 self.spool.skip(count, "spool_full")
             else:
                 self._keep(_BUFFER[:count])
+                failpoints.hit("supervisor.output.spooled")
             self._grown()
 
     def _keep(self, data: memoryview) -> None:

@@ -59,7 +59,7 @@ class Door:
         visitor, self._knocking = self._knocking, None
         if visitor is None or not visitor.open:
             return
-        if self._link is not None:
+        if self._link not in (None, visitor):
             self._link.close()
         self._link = visitor
         visitor.send([self._welcome()])

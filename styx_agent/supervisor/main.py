@@ -13,7 +13,8 @@ import gc
 import os
 import sys
 
-from styx_agent.supervisor import clock, kernel, recovery
+from styx import failpoints
+from styx_agent.supervisor import clock, kernel, program, recovery
 from styx_agent.supervisor.attempt import Surroundings
 from styx_agent.supervisor.cgroups import Cgroups, find_cgroups, isolation
 from styx_agent.supervisor.children import Children
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--no-cgroup", action="store_true", help="wall tasks in without control groups")
     parser.add_argument("--idle-seconds", type=float, default=_IDLE_MICROS / clock.SECOND)
     options = parser.parse_args()
+    failpoints.arm(os.environ)
     directory = os.path.realpath(options.data_dir)
     lock = _lock(directory)
     if lock is None:
@@ -72,6 +74,7 @@ class Supervisor:
 
     def __init__(self, directory: str, lock: int, *, cgroup: bool, idle_micros: int) -> None:
         self._directory = directory
+        self._program = program.digest()
         self._idle_micros = idle_micros
         tag = tag_of(directory)
         self._id = f"{os.getpid()}-{clock.boottime_micros()}"
@@ -151,6 +154,7 @@ class Supervisor:
         return {
             "op": "welcome",
             "version": VERSION,
+            "program": self._program,
             "supervisor_id": self._id,
             "boot_id": clock.boot_id(),
             "pid": os.getpid(),

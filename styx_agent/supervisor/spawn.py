@@ -23,7 +23,8 @@ from styx_agent.supervisor.cgroups import Cgroup, step_into
 _TASK_OOM_SCORE = b"500"
 _SUPERVISOR_OOM_SCORE = b"-900"
 _BURST_MICROS = 10_000
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and ignoring is inherited
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP)  # perhaps ignored, and ignoring is inherited
+_OUR_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # those that the supervisor handles
 _NO_PATH = "/usr/bin:/bin"
 
 
@@ -131,10 +132,16 @@ class Spawner:
         return pid
 
     def _fork(self, program: str, launch: Launch, cgroup: Cgroup) -> int:
-        with cgroup.opened() as fd:
-            pid = kernel.fork_into_cgroup(fd)
-        if pid == 0:
-            self._become(program, launch)
+        # Until it is another program the child has our handlers, and our pipe to tell of signals: one that is meant for
+        # it would be taken for one to us. It waits until the child bears it like any program.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            with cgroup.opened() as fd:
+                pid = kernel.fork_into_cgroup(fd)
+            if pid == 0:
+                self._become(program, launch)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
 
     def _become(self, program: str, launch: Launch) -> NoReturn:
@@ -142,8 +149,10 @@ class Spawner:
             os.setsid()
             resource.setrlimit(resource.RLIMIT_RTTIME, (launch.mark, self._own_rttime[1]))
             resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
-            for number in _DEFAULT_SIGNALS:
+            signal.set_wakeup_fd(-1)
+            for number in (*_DEFAULT_SIGNALS, *_OUR_SIGNALS):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             set_oom_score(_TASK_OOM_SCORE)
             os.dup2(self._null, 0)
             os.dup2(launch.stdout, 1)

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from styx import failpoints
 from styx_agent.supervisor import clock, rules
 from styx_agent.supervisor.attempt import Attempt, Surroundings
 from styx_agent.supervisor.children import Children
@@ -101,6 +102,7 @@ class Warden:
         fence = order.fence
         if fence in self._live or fence in self._ended or fence in self._spent:
             return
+        failpoints.hit("supervisor.order.received")
         attempt = Attempt(order, f"{self._directory}/attempts/{fence}", self.around)
         self._live[fence] = attempt
         self._journal.start(fence, order.to_message())
@@ -112,6 +114,7 @@ class Warden:
                 attempt.look_again()
 
     def _record(self, fences: list[int]) -> None:
+        failpoints.hit("supervisor.start.recorded")
         for fence in fences:
             if attempt := self._live.get(fence):
                 attempt.record()
@@ -134,12 +137,14 @@ class Warden:
             return
         if self._ended.pop(fence, None) is None:
             return
+        failpoints.hit("supervisor.forget.received")
         self._changed.pop(fence, None)
         self._journal.forget(fence)
         self._trash.throw_away(f"{self._directory}/attempts/{fence}")
         self._spent[fence] = None
         while len(self._spent) > _REMEMBERED_FENCES:
             del self._spent[next(iter(self._spent))]
+        failpoints.hit("supervisor.forget.done")
 
     # What its attempts tell it.
 
@@ -169,6 +174,8 @@ class Warden:
             # Nothing may start, and no end be heard of, before it is on disk.
             self._try_again_soon()
             return False
+        if self._to_start:
+            failpoints.hit("supervisor.order.journaled")
         batch, self._to_start = self._to_start[:_STARTS_PER_ROUND], self._to_start[_STARTS_PER_ROUND:]
         for attempt in batch:
             if self._leases.may_start():
@@ -191,10 +198,14 @@ class Warden:
         # What has ended says all of its streams with its end.
         messages = [_growth(self._live[fence], stream) for fence, stream in self._grown if fence in self._live]
         self._grown.clear()
-        messages += [{"op": "changed", "attempt": message} for message in self._changed.values()]
-        self._changed.clear()
+        changed, self._changed = list(self._changed.values()), {}
+        messages += [{"op": "changed", "attempt": message} for message in changed]
+        for message in changed:
+            failpoints.hit("supervisor.exit.journaled" if message["state"] == "ENDED" else "supervisor.start.noticed")
         if messages:
             self._send(messages)
+        for message in changed:
+            failpoints.hit("supervisor.exit.told" if message["state"] == "ENDED" else "supervisor.start.told")
 
 
 def _positions(attempt: Attempt) -> list[Message]:

@@ -6,8 +6,11 @@ know is ignored, a field that it does not know too. Version 1:
 From the link: `hello {version}`, `start {...}` (see `rules.StartOrder`), `stop {fence, cause, grace_micros}`,
 `extend {sent_micros, window_micros}`, `recorded {fences}`, `free {fence, stream, below}`, `forget {fence}`,
 `shutdown {stop_tasks}`.
-From the supervisor: `welcome {version, supervisor_id, boot_id, isolation, lease, attempts}`, `changed {attempt}`,
-`grown {fence, stream, end, marks, gaps}`.
+From the supervisor: `welcome {version, program, supervisor_id, boot_id, isolation, lease, attempts}`,
+`changed {attempt}`, `grown {fence, stream, end, marks, gaps}`. `program` came later: who does not say it is older.
+
+Links and supervisors of different versions meet at every upgrade, so what is written here may only be added to;
+`tests/agent/transcripts` holds how version 1 spoke.
 
 Next: `door.py` is the supervisor's end, `styx_agent/supervisor_client.py` the link's.
 """

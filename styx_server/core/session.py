@@ -133,7 +133,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAttempt:
-    """A live attempt as stored."""
+    """A live attempt as stored.
+
+    Attributes:
+        preempt: its machine goes away, so it is to stop and run elsewhere.
+    """
 
     task_id: TaskId
     fence: Fence
@@ -141,6 +145,13 @@ class LiveAttempt:
     state: AttemptState
     desired: Desired = Desired.RUN
     stop_grace_seconds: float | None = None
+    preempt: bool = False
+
+    def stop_order(self) -> StopOrder | None:
+        """The order to stop it, if it is to stop. What a person asked for comes before what a machine needs."""
+        if self.desired is Desired.STOP:
+            return StopOrder(fence=self.fence, grace_seconds=self.stop_grace_seconds)
+        return StopOrder(fence=self.fence, cause=StopCause.PREEMPT) if self.preempt else None
 
     @property
     def unsent(self) -> bool:
@@ -211,8 +222,8 @@ def _judge(
     stored = live.get(held.fence)
     if stored is not None:
         started = stored.state > AttemptState.ASSIGNED
-        if stored.desired is Desired.STOP and held.state is not AttemptState.ENDED:
-            stop = StopOrder(fence=held.fence, grace_seconds=stored.stop_grace_seconds)
+        stop = stored.stop_order()
+        if stop is not None and held.state is not AttemptState.ENDED:
             return Verdict(fence=held.fence, action=Action.STOP, start_acked=started, stop=stop, logs=logs)
         return Verdict(fence=held.fence, action=Action.CONTINUE, start_acked=started, logs=logs)
     if held.fence in ended and held.state is AttemptState.ENDED:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seconds, patience_seconds
@@ -75,9 +76,11 @@ class Reaper:
                     dead.append((TaskId(row["id"]), Fence(row["fence"]), outcome))
             if dead:
                 _log.warning("attempts_lost", agent=agent_id, count=len(dead), silent_seconds=round(seconds))
+                await failpoints.reach("server.lost.decided", Unavailable)
                 # An order that is still on its way to the agent must find no session that would take it.
                 await self._reports.end_many(agent_id, dead, lease_seq=lease_seq, disowned=True)
                 self._on_change([agent_id])
+                await failpoints.reach("server.lost.committed")
 
     def _is_outage(self, now: float) -> bool:
         outage = self._watch.is_outage(now)

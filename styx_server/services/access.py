@@ -89,7 +89,18 @@ class Access:
         row = await self._database.fetch_row("find_agent_key", id=int(number)) if known else None
         if row is None or not hmac.compare_digest(row["key_digest"], digest(secret)):
             raise Unauthenticated("the agent is not known here; join again with a new join token")
+        if row["removed"]:
+            raise removed_agent(AgentId(row["id"]))
         return Caller(role=Role.AGENT, number=row["id"], token=token)
+
+
+def removed_agent(agent_id: AgentId) -> Unauthenticated:
+    """What an agent that was removed is told; nobody else is, because it is said only after the secret was right."""
+    text = (
+        f"agent a{agent_id} was removed; to take its machine in again, end what runs there, delete the agent's data "
+        "folder and join with a new join token"
+    )
+    return Unauthenticated(text, reason="AGENT_REMOVED", agent_id=f"a{agent_id}")
 
 
 def digest(secret: str) -> bytes:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
+from typing import Final
 
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound, Unauthenticated
 from styx_server.core.lease import UNREACHABLE_SECONDS
 from styx_server.core.placement.capacity import Capacity, Gpu
-from styx_server.core.task import AgentId, Resources
+from styx_server.core.task import AgentId, Resources, TaskId
 from styx_server.services.access import digest
 from styx_server.services.shapes import Shapes
 from styx_server.services.tasks import Mutation, claim
 from styx_server.store.database import Database, Row
 from styx_server.store.rows import capacity_from_json
+
+_TASKS_SHOWN: Final = 100
 
 
 class AgentState(IntEnum):
@@ -31,7 +34,13 @@ class AgentState(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
-    """One agent as operators see it."""
+    """One agent as operators see it.
+
+    Attributes:
+        attempts: how many live attempts it holds.
+        drain_deadline: from then on what still runs there is stopped.
+        task_ids: the first of the tasks that run there; only when one agent was asked for.
+    """
 
     agent_id: AgentId
     name: str
@@ -47,6 +56,8 @@ class AgentView:
     beat_time: datetime | None
     isolation: str
     facts: Mapping[str, str]
+    drain_deadline: datetime | None
+    task_ids: tuple[TaskId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +108,19 @@ class Agents:
         views = await self._views(await self._database.fetch("list_agents", after=0, count=1, ids=[agent_id]))
         if not views:
             raise _missing(agent_id)
-        return views[0]
+        held = await self._database.fetch("tasks_on_agent", agent_id=agent_id, count=_TASKS_SHOWN)
+        return replace(views[0], task_ids=tuple(TaskId(item["task_id"]) for item in held))
 
-    async def drain(self, agent_id: AgentId, mutation: Mutation, *, draining: bool) -> AgentView:
-        """Takes an agent out of service, or back in; what runs there goes on.
+    async def drain(
+        self, agent_id: AgentId, mutation: Mutation, *, draining: bool, deadline: timedelta | None = None
+    ) -> AgentView:
+        """Takes an agent out of service, or back in; what runs there goes on, at most until the deadline.
+
+        Args:
+            agent_id: which.
+            mutation: whose request this is.
+            draining: out of service, or back in.
+            deadline: how long from now what runs there may go on; None: until it ends.
 
         Raises:
             NotFound: there is none with this id.
@@ -108,7 +128,10 @@ class Agents:
         """
         async with self._database.transaction() as transaction:
             first = await claim(transaction, mutation)
-            changed = await transaction.fetch("set_draining", id=agent_id, draining=draining) if first else [None]
+            changed: Sequence[object] = [None]
+            if first:
+                wish = {"draining": draining, "deadline": deadline, "now": None}
+                changed = await transaction.fetch("set_draining", id=agent_id, **wish)
             if not changed:
                 raise _missing(agent_id)
         self._on_change([agent_id])
@@ -193,13 +216,14 @@ def _view(row: Row, held: Sequence[_Held]) -> AgentView:
         labels=row["labels"],
         capacity=capacity,
         reserved=_sum(held, capacity.gpus),
-        attempts=len(held),
+        attempts=row["attempts"],
         version=row["version"],
         epoch=row["epoch"],
         create_time=row["create_time"],
         beat_time=row["beat_time"],
         isolation=row["isolation"],
         facts=row["facts"],
+        drain_deadline=row["drain_deadline"],
     )
 
 

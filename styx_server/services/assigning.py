@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from styx import failpoints
 from styx_server.core.errors import Unavailable
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
@@ -79,11 +80,13 @@ class Assigning:
         """
         with self._registry.look() as over:
             rows = await self._commit(flying, term)
+            await failpoints.reach("server.assign.committed")
             refused = self._send(flying, {TaskId(row["id"]): row for row in rows}, over)
         self._out.on_change()
         return await self._still_waiting(refused)
 
     async def _commit(self, flying: dict[Fence, Placement], term: int) -> list[Row]:
+        await failpoints.reach("server.assign.planned", Unavailable)
         placements = list(flying.values())
         agents = [placement.reservation.agent_id for placement in placements]
         fleet = self._ledger.fleet.agents

@@ -73,19 +73,17 @@ class Delivery:
             row["agent_id"]: row["epoch"] for row in await self._database.fetch("read_epochs", agent_ids=agent_ids)
         }
         for session in sessions:
-            epoch = newest.get(session.agent_id)
-            if epoch is None:
-                session.outlet.end("the agent was removed")
-            elif epoch > session.epoch:
+            # One that was removed is dismissed in its own way, see `removal.py`.
+            if newest.get(session.agent_id, 0) > session.epoch:
                 session.outlet.end("a newer session of this agent took over, or this one was given up")
 
     async def _deliver(self, agent_ids: list[AgentId]) -> None:
         with self._registry.look() as over:
             rows = await self._database.fetch("read_orders", agent_ids=agent_ids, replica_id=self._replica_id)
-            starts = [row for row in rows if self._is_unsent(row, over) and row["desired"] == Desired.RUN]
+            stops = [row for row in rows if _is_to_stop(row)]
+            starts = [row for row in rows if not _is_to_stop(row) and self._is_unsent(row, over)]
             if starts:
                 await self._send(starts, over)
-            stops = [row for row in rows if row["desired"] == Desired.STOP]
             self._send_stops(stops)
             void = [row for row in stops if self._is_unsent(row, over) and self._is_confirmed(row["agent_id"])]
         await self._end_unsent(void)
@@ -133,6 +131,11 @@ class Delivery:
     async def _end_unsent(self, rows: list[Row]) -> None:
         """Ends attempts that are to stop and were never sent: not in this session, and Hello did not name them."""
         for row in rows:
-            outcome = Outcome(kind=OutcomeKind.REJECTED, message="it was to stop before it was sent")
+            kind = OutcomeKind.REJECTED if row["desired"] == Desired.STOP else OutcomeKind.PREEMPTED
+            outcome = Outcome(kind=kind, message="it was to stop before it was sent")
             _log.info("order_withdrawn", agent=row["agent_id"], task=row["id"], fence=row["fence"])
             await self._reports.end_many(row["agent_id"], [(TaskId(row["id"]), Fence(row["fence"]), outcome)])
+
+
+def _is_to_stop(row: Row) -> bool:
+    return row["desired"] == Desired.STOP or row["stop_cause"] is not None

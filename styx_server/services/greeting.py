@@ -24,6 +24,7 @@ from styx_server.core.session import (
 )
 from styx_server.core.states import AttemptState, Desired
 from styx_server.core.task import AgentId, Fence, TaskId
+from styx_server.services.access import removed_agent
 from styx_server.services.session_registry import Known
 from styx_server.store.database import Database, Row
 from styx_server.store.rows import capacity_to_json
@@ -66,13 +67,16 @@ class Greeting:
         """Gives the agent a new epoch and stores what it says of itself.
 
         Raises:
-            NotFound: there is no such agent any more.
+            NotFound: there is no such agent, as after a database was restored.
+            Unauthenticated: it was removed.
             Superseded: another program with its identity is connected to another server.
         """
         async with self._database.transaction() as transaction:
             before = await transaction.fetch_row("lock_lease", agent_id=hello.agent_id, seconds=UNREACHABLE_SECONDS)
             if before is None:
                 raise NotFound(f"agent a{hello.agent_id} is not known any more; join again", reason="AGENT_NOT_FOUND")
+            if before["removed"]:
+                raise removed_agent(hello.agent_id)
             other = before["supervisor_id"] not in ("", hello.supervisor_id)
             if other and before["heard"] and before["replica_id"] != self._replica_id:
                 raise cloned(hello.agent_id, before["epoch"])
@@ -152,4 +156,5 @@ def _live(row: Row) -> LiveAttempt:
         state=AttemptState(row["attempt_state"]),
         desired=Desired(row["desired"]),
         stop_grace_seconds=None if grace is None else grace / 1000,
+        preempt=row["stop_cause"] is not None,
     )

@@ -14,7 +14,7 @@ from styx_server.services.agents import Agents
 from styx_server.store.database import Database
 
 _COUNT_SECONDS: Final = 2.0
-FEATURES: Final = ("tasks", "logs", "watch", "agents", "join_tokens")
+FEATURES: Final = ("tasks", "logs", "watch", "agents", "join_tokens", "drain_deadline", "remove_agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.store.database import Database, Row
 
@@ -135,14 +136,17 @@ class Leadership:
     async def _renew(self, asked_at: float) -> None:
         if not self._leads:
             return
-        names = list(self._leads)
+        leads = dict(self._leads)
         rows = await self._database.fetch(
-            "renew_leads", names=names, terms=[self._leads[name].term for name in names], replica_id=self._replica_id
+            "renew_leads",
+            names=list(leads),
+            terms=[lead.term for lead in leads.values()],
+            replica_id=self._replica_id,
         )
         renewed = {row["name"] for row in rows}
-        for name in names:
+        for name, lead in leads.items():
             if name in renewed:
-                self._leads[name].trusted_until = asked_at + _TRUST_SECONDS
+                lead.trusted_until = asked_at + _TRUST_SECONDS
             else:
                 self._resign(name, "another server leads")
 
@@ -159,8 +163,9 @@ class Leadership:
         won = await self._database.fetch_row(
             "take_lead", name=name, term=row["term"], seq=row["seq"], replica_id=self._replica_id
         )
-        if won is None:
+        if won is None or self._leaving:
             return
+        await failpoints.reach("server.lead.won")
         self._leads[name] = _Lead(won["term"], asked_at + _TRUST_SECONDS)
         _log.info("lead_taken", role=name, term=won["term"])
         self._roles[name].on_lead(won["term"])
@@ -171,6 +176,9 @@ class Leadership:
                 self._resign(name, "it could not be renewed in time")
 
     def _resign(self, name: str, why: str) -> None:
-        lead = self._leads.pop(name)
+        lead = self._leads.pop(name, None)
+        if lead is None:
+            # Given back while it was being renewed.
+            return
         _log.warning("lead_lost", role=name, term=lead.term, reason=why)
         self._roles[name].on_resign()

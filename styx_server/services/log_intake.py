@@ -15,7 +15,9 @@ from datetime import datetime
 
 import structlog
 
+from styx import failpoints
 from styx_server.clock import Clock
+from styx_server.core.errors import Unavailable
 from styx_server.core.session import LogEnd, LogStream
 from styx_server.core.task import Fence, TaskId
 from styx_server.services.group_commit import GroupCommit
@@ -129,7 +131,9 @@ class LogIntake:
         if batch.moved:
             batch.mark(settling=True)
             try:
+                await failpoints.reach("server.log.received", Unavailable)
                 await self._store(batch)
+                await failpoints.reach("server.log.committed", Unavailable)
                 await self._settle(batch)
             finally:
                 batch.mark(settling=False)
@@ -202,6 +206,7 @@ class LogIntake:
             return
         hasher = state.hasher or await self._digest_of_stored(state)
         good = hasher.digest() == state.sha256
+        await failpoints.reach("server.seal.decided", Unavailable)
         await self._database.execute(
             "seal_stream",
             task_id=state.key.task_id,
@@ -209,6 +214,7 @@ class LogIntake:
             stream=state.key.stream,
             sealed=good,
         )
+        await failpoints.reach("server.seal.committed")
         state.sealed, state.corrupt = good, not good
         if not good:
             _log.error("log_corrupt", task=state.key.task_id, attempt=state.key.attempt, stream=state.key.stream.name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.outcome import AfterAttempt, after_attempt
@@ -173,6 +174,7 @@ class Reports:
             attempt_states=[item.report.state for item in starts],
             start_times=[item.report.start_time for item in starts],
         )
+        await failpoints.reach("server.start.committed")
         stored = {(row["agent_id"], row["id"], row["fence"]) for row in rows}
         strange = [item for item in starts if item.key not in stored]
         found = await self._found(strange)
@@ -186,10 +188,12 @@ class Reports:
         for _ in range(_TRIES):
             if not open_ends:
                 return refused
+            await failpoints.reach("server.end.received", Unavailable)
             decisions, strange = await self._decide(open_ends)
             found = await self._found(strange)
             refused |= {item.key for item in strange if not _is_own(item, found[item.key])}
             over, void = await self._store(decisions)
+            await failpoints.reach("server.end.committed")
             self._on_over(over)
             refused |= {item.reported.key for item in decisions if item.before.fence in void}
             settled = void | {item.fence for item in over}

@@ -5,11 +5,13 @@ Knows nothing of how a session opens or ends (`sessions.py`), nor of the stream 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from styx_server.core.errors import StyxError
 from styx_server.core.session import Assignment, StopOrder, Verdict
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 
@@ -34,7 +36,11 @@ class Outlet(Protocol):
         ...
 
     def end(self, reason: str) -> None:
-        """The session is over: a newer one took its place, or the agent was removed."""
+        """The session is over: a newer one took its place."""
+        ...
+
+    def end_with(self, error: StyxError) -> None:
+        """The session is over, and the agent is told why."""
         ...
 
 
@@ -57,6 +63,7 @@ class Session:
         vanished: attempts that Hello did not name, and how each must have ended.
         confirmed: a beat came through it, so its agent lives in it. Nothing is concluded from Hello before: a server
             may act on one whose agent gave up waiting and is in another session by now.
+        removed: set when the agent was removed: whatever else it has open here ends too.
     """
 
     agent_id: AgentId
@@ -68,6 +75,7 @@ class Session:
     vanished: Sequence[tuple[TaskId, Fence, Outcome]] = ()
     confirmed: bool = False
     known: dict[Fence, Known] = field(default_factory=dict)
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class SessionRegistry:

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Superseded
 from styx_server.core.lease import UNREACHABLE_SECONDS
@@ -90,6 +91,7 @@ class Sessions:
     async def _open(self, hello: Hello, outlet: Outlet) -> Session:
         self._refuse_clone(hello)
         entry = await self._greeting.enter(hello)
+        await failpoints.reach("server.hello.committed")
         self._end_older(hello.agent_id, entry.epoch)
         told = [held.report for held in hello.held if held.report is not None]
         await self._reports.add_many(
@@ -180,6 +182,7 @@ class Sessions:
             leavings=[leaving for _, leaving in beats],
             now=None,
         )
+        await failpoints.reach("server.beat.committed")
         renewed = {(row["agent_id"], row["epoch"]) for row in rows}
         return [(session.agent_id, session.epoch) in renewed for session, _ in beats]
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from styx import failpoints
 from styx_server.clock import Clock
-from styx_server.core.errors import Conflict, StyxError
+from styx_server.core.errors import Conflict, StyxError, Unavailable
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.task import NewTask, TaskId
 from styx_server.services.group_commit import GroupCommit
@@ -63,6 +64,7 @@ class Submission:
             Conflict: the request id was used for something else.
             Unavailable: the database is away; whether the tasks are stored is not known, so repeat the same call.
         """
+        await failpoints.reach("server.submit.received", Unavailable)
         await self._shapes.intern(task.shape for task in call.tasks)
         if call.namespace not in self._namespaces:
             await self._database.execute("ensure_namespace", name=call.namespace)
@@ -80,6 +82,7 @@ class Submission:
             results = await _claim(transaction, calls, ids)
             new = [index for index, result in enumerate(results) if result is ids[index]]
             await self._insert(transaction, [calls[index] for index in new], [ids[index] for index in new])
+        await failpoints.reach("server.submit.committed")
         waiting = [
             Waiting(task_id, calls[index].namespace, task.priority, task.shape, _ready_at(task))
             for index in new

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from styx import failpoints
 from styx_server.core.errors import Conflict, NotFound, WrongState
 from styx_server.core.filter import TaskFilter
 from styx_server.core.placement.backlog import Waiting
@@ -138,6 +139,7 @@ class Tasks:
             stopping = await transaction.fetch("find_stopping", ids=wanted)
             # Read under the lock: what a retry does next is not the answer to this request.
             after = await transaction.fetch("get_tasks", ids=wanted, with_body=False)
+        await failpoints.reach("server.cancel.committed")
         namespaces = {row["id"]: row["namespace"] for row in found}
         for row in waiting:
             self._scheduling.task_gone(namespaces[row["id"]], TaskId(row["id"]))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from styx_server.core.placement.capacity import Capacity, Gpu
-from styx_server.core.session import StopOrder
+from styx_server.core.session import StopCause, StopOrder
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 from styx_server.core.task import (
     AgentId,
@@ -203,7 +203,9 @@ def stop_orders(rows: Iterable[Row]) -> dict[AgentId, list[StopOrder]]:
     orders: dict[AgentId, list[StopOrder]] = {}
     for row in rows:
         grace = row["stop_grace_ms"]
-        order = StopOrder(fence=Fence(row["fence"]), grace_seconds=None if grace is None else grace / 1000)
+        # What a person asked for comes first: the agent may know of it from two sides, and takes the first it hears.
+        cause = StopCause.CANCEL if row["desired"] == Desired.STOP else StopCause(row["stop_cause"])
+        order = StopOrder(fence=Fence(row["fence"]), cause=cause, grace_seconds=None if grace is None else grace / 1000)
         orders.setdefault(AgentId(row["agent_id"]), []).append(order)
     return orders
 

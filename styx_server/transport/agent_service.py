@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 from grpc.aio import EOF
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1 import agent_service_pb2_grpc
 from styx_server.clock import Clock
@@ -18,6 +19,7 @@ from styx_server.core.lease import START_WINDOW_SECONDS
 from styx_server.core.limits import MAX_NAME_CHARS
 from styx_server.core.session import LogStream
 from styx_server.core.task import Fence
+from styx_server.services.access import removed_agent
 from styx_server.services.agents import Agents
 from styx_server.services.log_intake import Append, LogIntake, Stored
 from styx_server.services.log_streams import Chunk, StreamKey
@@ -69,6 +71,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         name = _printable(request.name)[:MAX_NAME_CHARS] or "agent"
         version = _printable(request.version)[:50]
         agent_id = await self._use.agents.join(request.join_token, name, request.key_digest, version)
+        await failpoints.reach("server.join.committed")
         _log.info("agent_joined", agent=agent_id, name=name)
         return wire.JoinResponse(agent_id=agent_id, deployment_id=self._deployment_id)
 
@@ -90,6 +93,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         waiting: asyncio.Queue[tuple[wire.LogAck, asyncio.Task[Stored] | None] | None] = asyncio.Queue(_LOG_WINDOW)
         async with asyncio.TaskGroup() as group:
             group.create_task(_write_acks(context, waiting))
+            watch = group.create_task(_until_removed(self._use.registry.get(agent_id)))
             while (request := await context.read()) is not EOF:
                 session = self._use.registry.get(agent_id)
                 if session is None or session.epoch != request.epoch:
@@ -97,6 +101,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 for append, ack in self._appends(session, request):
                     work = None if append is None else group.create_task(self._use.intake.append(append))
                     await waiting.put((ack, work))
+            watch.cancel()
             await waiting.put(None)
 
     def reconnect_all(self, within_seconds: float) -> None:
@@ -141,6 +146,13 @@ def _printable(text: str) -> str:
     return "".join(char for char in text if char.isprintable())
 
 
+async def _until_removed(session: OpenSession | None) -> None:
+    """Ends the stream that it belongs to when the agent is removed: an idle stream would notice nothing."""
+    if session is not None:
+        await session.removed.wait()
+        raise removed_agent(session.agent_id)
+
+
 async def _write_acks(
     context: Context, waiting: asyncio.Queue[tuple[wire.LogAck, asyncio.Task[Stored] | None] | None]
 ) -> None:
@@ -156,5 +168,6 @@ async def _write_acks(
                 break
             item = waiting.get_nowait()
         await context.write(wire.PushLogsResponse(acks=acks))
+        await failpoints.reach("server.log.acked")
         if item is None:
             return

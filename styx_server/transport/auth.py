@@ -49,6 +49,7 @@ METHODS: Final[dict[str, Door]] = {
             "ListAgents",
             "GetAgent",
             "DrainAgent",
+            "RemoveAgent",
             "CreateJoinToken",
             "GetServerInfo",
         )

@@ -215,6 +215,8 @@ def agent(view: AgentView) -> agents_pb2.Agent:
         last_beat_time=timestamp(view.beat_time),
         isolation=view.isolation,
         facts=view.facts,
+        drain_deadline=timestamp(view.drain_deadline),
+        task_ids=[f"t{task_id}" for task_id in view.task_ids],
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
+from styx import failpoints
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_server.clock import Clock
 from styx_server.core.errors import Denied, Exhausted, InvalidRequest, StyxError, Superseded, Violation, WrongState
@@ -35,6 +36,13 @@ _HELLO_SECONDS: Final = 10.0
 _OUTBOX: Final = 10_000
 _INBOX: Final = 10_000
 _ASSIGN_BYTES: Final = 1 << 20
+_SENT: Final = {
+    "welcome": "server.welcome.sent",
+    "assign": "server.assign.sent",
+    "stop": "server.stop.sent",
+    "report_ack": "server.report.acked",
+}
+"""Failpoints behind the writing of a message."""
 
 
 class Outbox:
@@ -90,8 +98,10 @@ class Outbox:
             await self._filled.wait()
             self._filled.clear()
             while self._waiting:
+                message = self._waiting.popleft()
                 async with asyncio.timeout(WRITE_SECONDS):
-                    await self._context.write(self._waiting.popleft())
+                    await self._context.write(message)
+                await failpoints.reach(_SENT.get(message.WhichOneof("message"), ""))
 
 
 def _batches(assignments: list[Assignment]) -> Iterator[list[Assignment]]:

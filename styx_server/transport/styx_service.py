@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any, Final
 
 import grpc
 
-from styx.v1 import agents_pb2, styx_service_pb2, styx_service_pb2_grpc, tasks_pb2
+from styx.v1 import styx_service_pb2, styx_service_pb2_grpc, tasks_pb2
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.filter import parse_filter
-from styx_server.core.limits import MAX_BATCH, MAX_CANCEL, check_batch, check_labels, check_request_id, check_slug
+from styx_server.core.limits import MAX_BATCH, MAX_CANCEL, check_batch, check_slug
 from styx_server.core.session import LogStream
 from styx_server.core.states import TaskState
-from styx_server.core.task import DEFAULT_NAMESPACE, DEFAULT_POOL
-from styx_server.ids import new_secret
-from styx_server.services.access import DEFAULT_JOIN_TTL, MAX_JOIN_TTL, derive_secret
-from styx_server.services.agents import Agents, NewJoinToken
+from styx_server.core.task import DEFAULT_NAMESPACE
+from styx_server.services.agents import Agents
 from styx_server.services.feed import Cursor, Feed, WatchRequest
 from styx_server.services.info import ServerInformation
 from styx_server.services.log_reading import LogReading, LogRequest
+from styx_server.services.removal import Removal
 from styx_server.services.submission import Submission, Submit
 from styx_server.services.tasks import MAX_ID, Mutation, Tasks
 from styx_server.transport import codec
-from styx_server.transport.auth import caller_of_call
+from styx_server.transport.machine_methods import MachineMethods
+from styx_server.transport.mutations import mutation_fields
 from styx_server.transport.paging import make_token, page_size, read_token
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,14 +43,17 @@ class UseCases:
     feed: Feed
     logs: LogReading
     agents: Agents
+    removal: Removal
     information: ServerInformation
 
 
-class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
+class StyxService(MachineMethods, styx_service_pb2_grpc.StyxServiceServicer):
     """`styx.v1.StyxService`; the comments in the proto are its reference."""
 
     def __init__(self, use: UseCases) -> None:
         self._use = use
+        self._agents = use.agents
+        self._removal = use.removal
 
     async def SubmitTask(  # noqa: N802
         self, request: styx_service_pb2.TaskRequest, context: _Context
@@ -59,7 +61,7 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
         """One task."""
         del context
         task = codec.new_task(request.spec, "spec")
-        call = Submit(tasks=[task], namespace=_namespace(request.namespace), **_request(request, "SubmitTask"))
+        call = Submit(tasks=[task], namespace=_namespace(request.namespace), **mutation_fields(request, "SubmitTask"))
         (task_id,) = await self._use.submission.submit(call)
         state = TaskState.PENDING
         if request.request_id:
@@ -73,7 +75,7 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
         del context
         check_batch("specs", len(request.specs))
         tasks = await codec.new_tasks(request.specs)
-        call = Submit(tasks=tasks, namespace=_namespace(request.namespace), **_request(request, "SubmitTasks"))
+        call = Submit(tasks=tasks, namespace=_namespace(request.namespace), **mutation_fields(request, "SubmitTasks"))
         task_ids = await self._use.submission.submit(call)
         return styx_service_pb2.SubmitTasksResponse(task_ids=[f"t{task_id}" for task_id in task_ids])
 
@@ -157,7 +159,7 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
         grace = codec.duration_seconds(request, "stop_grace")
         if grace is not None and not 0 <= grace <= 86_400:
             raise InvalidRequest([Violation(field="stop_grace", description=f"is {grace:g} s, must be 0 to 24 h")])
-        mutation = Mutation(**_request(request, "CancelTasks"))
+        mutation = Mutation(**mutation_fields(request, "CancelTasks"))
         views = await self._use.tasks.cancel(ids, mutation, grace)
         return styx_service_pb2.CancelTasksResponse(tasks=[codec.task(replace(view, labels={})) for view in views])
 
@@ -166,7 +168,7 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
     ) -> tasks_pb2.Task:
         """One more attempt."""
         del context
-        mutation = Mutation(**_request(request, "RetryTask"))
+        mutation = Mutation(**mutation_fields(request, "RetryTask"))
         return codec.task_details(await self._use.tasks.retry(codec.task_id(request.task_id), mutation))
 
     async def StreamLogs(  # noqa: N802
@@ -177,41 +179,6 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
         async with aclosing(self._use.logs.read(_log_request(request))) as pieces:
             async for piece in pieces:
                 yield codec.log_piece(piece)
-
-    async def ListAgents(  # noqa: N802
-        self, request: styx_service_pb2.ListAgentsRequest, context: _Context
-    ) -> styx_service_pb2.ListAgentsResponse:
-        """A page of agents, by id."""
-        del context
-        count = page_size(request.page_size)
-        views = await self._use.agents.page(read_token(request.page_token, "agents") or 0, count)
-        token = make_token(views[-1].agent_id, "agents") if len(views) == count else ""
-        return styx_service_pb2.ListAgentsResponse(agents=[codec.agent(view) for view in views], next_page_token=token)
-
-    async def GetAgent(  # noqa: N802
-        self, request: styx_service_pb2.GetAgentRequest, context: _Context
-    ) -> agents_pb2.Agent:
-        """One agent."""
-        del context
-        return codec.agent(await self._use.agents.get(codec.agent_id(request.agent_id)))
-
-    async def DrainAgent(  # noqa: N802
-        self, request: styx_service_pb2.DrainAgentRequest, context: _Context
-    ) -> agents_pb2.Agent:
-        """Takes an agent out of service, or back in."""
-        del context
-        mutation = Mutation(**_request(request, "DrainAgent"))
-        agent_id = codec.agent_id(request.agent_id)
-        return codec.agent(await self._use.agents.drain(agent_id, mutation, draining=not request.undo))
-
-    async def CreateJoinToken(  # noqa: N802
-        self, request: styx_service_pb2.CreateJoinTokenRequest, context: _Context
-    ) -> styx_service_pb2.JoinToken:
-        """Makes a token with which agents can join."""
-        del context
-        wanted = _join_token(request)
-        expire_time = await self._use.agents.make_join_token(wanted, Mutation(**_request(request, "CreateJoinToken")))
-        return styx_service_pb2.JoinToken(token=wanted.token, expire_time=codec.timestamp(expire_time))
 
     async def GetServerInfo(  # noqa: N802
         self, request: styx_service_pb2.GetServerInfoRequest, context: _Context
@@ -229,17 +196,6 @@ class StyxService(styx_service_pb2_grpc.StyxServiceServicer):
             agent_counts=info.agent_counts,
             features=info.features,
         )
-
-
-def _request(request: Any, method: str) -> dict[str, Any]:
-    check_request_id(request.request_id)
-    digest = codec.request_digest(request) if request.request_id else b""
-    return {
-        "token_id": caller_of_call.get().number,
-        "method": method,
-        "request_id": request.request_id,
-        "digest": digest,
-    }
 
 
 def _namespace(name: str) -> str:
@@ -268,25 +224,4 @@ def _log_request(request: styx_service_pb2.StreamLogsRequest) -> LogRequest:
         offsets=(request.stdout_offset, request.stderr_offset),
         tail_lines=request.tail_lines,
         timestamps=request.timestamps,
-    )
-
-
-def _join_token(request: styx_service_pb2.CreateJoinTokenRequest) -> NewJoinToken:
-    seconds = codec.duration_seconds(request, "ttl")
-    if seconds is not None and not 0 < seconds <= MAX_JOIN_TTL.total_seconds():
-        raise InvalidRequest([Violation(field="ttl", description="must be more than 0 and at most 365 days")])
-    if not 0 <= request.max_uses <= _MAX_JOIN_USES:
-        raise InvalidRequest([Violation(field="max_uses", description=f"must be 0 to {_MAX_JOIN_USES:,}")])
-    if request.pool:
-        check_slug("pool", request.pool)
-    check_labels("labels", dict(request.labels))
-    # With a request id the secret follows from it and the caller's own token, so a repeated request gets the same one.
-    request_id = request.request_id
-    secret = derive_secret(caller_of_call.get(), f"join {request_id}") if request_id else new_secret()
-    return NewJoinToken(
-        token=f"styx_join_{secret}",
-        max_uses=request.max_uses or 1,
-        ttl=DEFAULT_JOIN_TTL if seconds is None else timedelta(seconds=seconds),
-        pool=request.pool or DEFAULT_POOL,
-        labels=dict(request.labels),
     )

@@ -24,7 +24,7 @@ def test_flags_win_over_variables_and_those_over_the_file(tmp_path: Path) -> Non
     file.write_text('server_url = "http://file"\nname = "file"\ncpus = 1\nmemory = "1GiB"\n[labels]\nzone = "f"\n')
     environment = {"STYX_AGENT_NAME": "variable", "STYX_AGENT_CPUS": "2", "STYX_AGENT_CONFIG": str(file)}
     settings = load(["--cpus", "3.5"], environment)
-    assert (settings.server_url, settings.name, settings.cpus) == ("http://file", "variable", 3.5)
+    assert (settings.server_urls, settings.name, settings.cpus) == (("http://file",), "variable", 3.5)
     assert (settings.memory_bytes, dict(settings.labels)) == (1 << 30, {"zone": "f"})
 
 
@@ -36,6 +36,15 @@ def test_lists_can_be_said_in_every_place(tmp_path: Path) -> None:
     by_variable = load(URL, {"STYX_AGENT_GPUS": "A100:2,T4:1", "STYX_AGENT_LABELS": "a=1,b=x=y"})
     assert by_file.gpus == by_flag.gpus == by_variable.gpus == ("A100", "A100", "T4")
     assert by_flag.labels == by_variable.labels == {"a": "1", "b": "x=y"}
+
+
+def test_replicas_can_be_named_in_every_place(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('server_url = ["http://a:1", "http://b:2"]\n')
+    by_file = load(["--config", str(file)], {})
+    by_flag = load(["--server-url", "http://a:1, http://b:2,"], {})
+    by_variable = load([], {"STYX_SERVER_URL": "http://a:1,http://b:2,http://a:1"})
+    assert by_file.server_urls == by_flag.server_urls == by_variable.server_urls == ("http://a:1", "http://b:2")
 
 
 def test_a_join_token_may_come_from_a_file(tmp_path: Path) -> None:
@@ -71,6 +80,8 @@ def test_sizes_are_read(text: str, size: int) -> None:
         ([*URL, "--name", "a\x1b[31m"], "without control characters"),
         ([*URL, "--name", "x" * 201], "at most 200"),
         ([*URL, "--config", "/no/such/file"], "cannot be read"),
+        (["--server-url", " , "], "names no server"),
+        (["--server-url", "http://a,ftp://b"], "ftp://"),
     ],
 )
 def test_what_is_wrong_is_said(arguments: list[str], words: str) -> None:

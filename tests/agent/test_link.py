@@ -37,7 +37,7 @@ def server(served: tuple[ScriptedServer, int]) -> ScriptedServer:
 @pytest.fixture
 async def agent(served: tuple[ScriptedServer, int], data_dir: Path) -> AsyncIterator[AgentProcess]:
     """An agent with an open session."""
-    process = AgentProcess(data_dir, served[1], "--label", "zone=a", "--gpus", "A100:2", "--cpus", "3")
+    process = AgentProcess(data_dir, served[1], flags=["--label", "zone=a", "--gpus", "A100:2", "--cpus", "3"])
     process.start()
     try:
         await soon(lambda: bool(served[0].sessions), "a session")
@@ -306,7 +306,7 @@ async def test_sigterm_ends_the_link_politely(
     served: tuple[ScriptedServer, int], data_dir: Path, tag: str, on_exit: str
 ) -> None:
     server, port = served
-    agent = AgentProcess(data_dir, port, "--on-exit", on_exit)
+    agent = AgentProcess(data_dir, port, flags=["--on-exit", on_exit])
     agent.start()
     try:
         await soon(lambda: bool(server.sessions), "a session")
@@ -364,3 +364,29 @@ async def test_a_server_in_trouble_is_asked_again(served: tuple[ScriptedServer, 
         await soon(lambda: bool(server.sessions), "a session")
     finally:
         await agent.close()
+
+
+async def test_an_agent_that_was_removed_stops_everything_says_so_and_ends(
+    server: ScriptedServer, agent: AgentProcess
+) -> None:
+    fence = server.assign("exec sleep 4711.5")
+    await soon(lambda: server.running(fence), "the task runs")
+    server.has_removed_agents = True
+    server.session.cut()
+    assert await agent.exit_code() == 3
+    assert sleepers("4711.5") == []
+    assert agent.supervisors() == []
+    assert "styx-agent: agent a1 was removed" in agent.log()
+
+
+async def test_an_agent_that_was_removed_while_it_was_away_is_told_when_it_comes_back(
+    server: ScriptedServer, agent: AgentProcess
+) -> None:
+    fence = server.assign("exec sleep 4712.5")
+    await soon(lambda: server.running(fence), "the task runs")
+    agent.kill()
+    server.has_removed_agents = True
+    agent.start()
+    assert await agent.exit_code() == 3
+    assert sleepers("4712.5") == []
+    assert agent.supervisors() == []

@@ -101,6 +101,18 @@ def test_what_forks_all_the_time_dies_too(supervisor: SupervisorDriver, tag: str
     assert processes(tag) == []
 
 
+def test_a_stop_of_what_has_just_been_started_reaches_nobody_else(supervisor: SupervisorDriver, tag: str) -> None:
+    """Between fork and exec a process is still half its parent, and must not take a signal for one to the parent."""
+    bystander = supervisor.start(f"sleep {tag}")
+    supervisor.running(bystander)
+    for _ in range(60):
+        fence = supervisor.start(argv=["/bin/sleep", tag])
+        supervisor.running(fence)
+        supervisor.stop(fence)
+        assert (supervisor.outcome(fence)["kind"], supervisor.outcome(fence)["signal"]) == ("CANCELLED", 15)
+    assert supervisor.state(bystander) == "RUNNING"
+
+
 def test_one_attempt_can_be_stopped_without_the_other(supervisor: SupervisorDriver, tag: str) -> None:
     first = supervisor.start(f"echo up; setsid sleep {tag}1 & wait")
     second = supervisor.start(f"echo up; setsid sleep {tag}2 & wait")

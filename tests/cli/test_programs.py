@@ -314,6 +314,27 @@ async def test_agents_are_drained_and_put_back(here: Path) -> None:
     assert "DRAINING" in (await styx(here, "agent", "drain", "a1")).text
     assert "READY" in (await styx(here, "agent", "drain", "1", "--undo")).text
     assert "Isolation" in (await styx(here, "agent", "show", "a1")).text
+    assert (await styx(here, "agent", "drain", "a1", "--undo", "--deadline", "5m")).code == 2
+    assert (await styx(here, "agent", "drain", "a1", "--undo", "--wait")).code == 2
+
+
+async def test_an_agent_is_emptied_and_removed(here: Path, running: Running) -> None:
+    stored = running.service.agents["a1"]
+    stored.attempt_count = 2
+    stored.task_ids.extend(["t7", "t8"])
+    refused = await styx(here, "agent", "remove", "a1")
+    assert (refused.code, "hint: drain it first" in refused.talk) == (1, True)
+    draining = await start(here, "agent", "drain", "a1", "--deadline", "10m", "--wait")
+    assert draining.stderr is not None
+    assert await draining.stderr.readline() == b"waits for 2 attempts on a1: t7, t8\n"
+    shown = (await styx(here, "agent", "show", "a1")).text
+    assert ("Drained by" in shown, "2  t7 t8" in shown) == (True, True)
+    stored.attempt_count = 0
+    assert await draining.wait() == 0
+    stored.attempt_count = 1
+    forced = await styx(here, "agent", "remove", "a1", "--force")
+    assert (forced.text, forced.talk.splitlines()[0]) == ("", "a1 is removed")
+    assert "still held 1 attempt" in forced.talk
 
 
 async def test_a_server_error_is_no_traceback(here: Path, running: Running) -> None:

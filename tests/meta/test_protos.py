@@ -28,6 +28,7 @@ MUTATIONS = {
     "CancelTasks",
     "RetryTask",
     "DrainAgent",
+    "RemoveAgent",
     "CreateJoinToken",
 }
 QUERIES = {

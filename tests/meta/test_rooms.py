@@ -58,6 +58,15 @@ def test_a_room_loads_without_strangers(module: str, strangers: set[str]) -> Non
     assert set(loaded.stdout.split()) & strangers == set()
 
 
+def test_the_supervisor_takes_nothing_of_styx_but_its_failpoints() -> None:
+    program = "import sys, styx_agent.supervisor.main; print(*sys.modules)"
+    isolated = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"
+    loaded = subprocess.run([sys.executable, "-I", "-S", "-c", isolated], capture_output=True, text=True, check=True)
+    names = {name for name in loaded.stdout.split() if not name.startswith("styx_agent")}
+    assert {name for name in names if name.split(".")[0] == "styx"} == {"styx", "styx.failpoints"}
+    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {"styx", "__main__"}
+
+
 def test_the_generated_code_is_what_the_protos_say_and_stands_alone(tmp_path: Path) -> None:
     for package in ("styx", "styx/v1", "styx/agent", "styx/agent/v1"):
         (tmp_path / package).mkdir(exist_ok=True)

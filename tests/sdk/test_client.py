@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -213,6 +214,26 @@ async def test_agents_can_be_listed_drained_and_invited(client: styx.AsyncClient
     assert made.token not in repr(made)
 
 
+async def test_an_agent_is_drained_watched_and_removed(client: styx.AsyncClient, running: Running) -> None:
+    stored = running.service.agents["a1"]
+    stored.attempt_count = 1
+    stored.task_ids.append("t7")
+    drained = await client.drain_agent("a1", deadline=timedelta(minutes=10))
+    assert (drained.task_ids, drained.drain_deadline is None) == (("t7",), False)
+    assert running.service.calls[-1][1].deadline.seconds == 600
+    with pytest.raises(errors.AgentInUse) as caught:
+        await client.remove_agent("a1")
+    assert "styx agent drain" in caught.value.remedy
+    seen = []
+    async for agent in client.watch_agent_empty("a1"):
+        seen.append(agent.attempt_count)
+        stored.attempt_count = 0
+    assert seen == [1, 0]
+    assert await client.remove_agent("a1", force=True) == 0
+    with pytest.raises(errors.AgentNotFound):
+        await client.remove_agent("a1", lost=True)
+
+
 async def test_a_server_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -247,17 +268,6 @@ async def test_the_next_address_is_tried_when_one_is_dead(running: Running) -> N
         port = closed.getsockname()[1]
     async with styx.AsyncClient(f"http://127.0.0.1:{port},{running.url}", TOKEN) as client:
         assert (await client.server_info()).version == "0.1.0"
-
-
-async def test_a_client_moves_to_another_server_when_its_own_dies(tmp_path: Path) -> None:
-    async with serving(tmp_path / "b") as second:
-        async with serving(tmp_path / "a") as first:
-            client = styx.AsyncClient(f"{first.url},{second.url}", TOKEN, retry=QUICK)
-            await client.submit_task("true", name="on the first")
-            assert len(first.service.tasks) == 1
-        await client.submit_task("true", name="on the second")
-        assert len(second.service.tasks) == 1
-        await client.close()
 
 
 async def test_a_restart_of_the_server_is_ridden_out(tmp_path: Path) -> None:

@@ -100,6 +100,23 @@ def test_several_addresses_keep_their_order(folder: Path) -> None:
     assert [address.url for address in target.addresses] == ["http://a:1", "http://b:2"]
 
 
+def test_addresses_may_come_as_a_sequence(folder: Path) -> None:
+    target = locate(["http://a:1", "http://b:2,http://a:1"], "x", data_dir=folder)
+    assert [address.url for address in target.addresses] == ["http://a:1", "http://b:2"]
+
+
+def test_replicas_of_this_machine_are_all_found(folder: Path) -> None:
+    old = json.loads((folder / "endpoint.json").read_text())
+    new = old | {"replicas": [{"any": "thing"}], "http_addresses": [old["http"], "http://127.0.0.1:8081"]}
+    (folder / "endpoint.json").write_text(json.dumps(new))
+    target = locate(data_dir=folder, env={})
+    assert target.addresses == (
+        Address(url="http://127.0.0.1:8080", grpc_address="127.0.0.1:50051"),
+        Address(url="http://127.0.0.1:8081"),
+    )
+    assert target.token == "styx_admin_1_x"
+
+
 def test_without_a_server_the_error_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(errors.NoServer) as refusal:
         locate(env={"STYX_DATA_DIR": str(tmp_path)})

@@ -7,6 +7,7 @@ the fence can change.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
@@ -111,6 +112,7 @@ async def test_every_row_that_may_exist_can_be_told_by_its_states(connection: as
     assert states == expected
 
 
+NOW = datetime(2030, 1, 2, tzinfo=UTC)
 GOOD: dict[str, Any] = {"id": 1, "spec_id": 1, "shape_id": 1, "namespace": "default"}
 LIVE = {"state": 2, "attempt_state": 3, "agent_id": 1, "fence": 1, "attempt": 1}
 
@@ -157,6 +159,20 @@ async def test_a_fence_cannot_be_live_twice(connection: asyncpg.Connection) -> N
         await insert(connection, "live_attempts", {"task_id": 2, "agent_id": 1, "fence": 1})
 
 
+async def test_a_mark_that_nobody_knows_is_refused(connection: asyncpg.Connection) -> None:
+    live = {"task_id": 1, "agent_id": 1, "fence": 1}
+    await insert(connection, "live_attempts", {**live, "stop_cause": 2})
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(connection, "live_attempts", {**live, "task_id": 2, "fence": 2, "stop_cause": 1})
+
+
+async def test_a_deadline_without_a_drain_is_refused(connection: asyncpg.Connection) -> None:
+    agent = {"name": "a", "key_digest": b"k" * 32, "pool": "default", "drain_deadline": NOW}
+    await insert(connection, "agents", {**agent, "draining": True})
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(connection, "agents", {**agent, "key_digest": b"l" * 32, "draining": False})
+
+
 async def test_an_attempt_cannot_end_twice(connection: asyncpg.Connection) -> None:
     statement = """
         insert into attempts (task_id, number, fence, agent_id, cause, assign_time, end_time, outcome)
@@ -196,6 +212,71 @@ async def test_a_stream_is_never_longer_than_what_was_written(connection: asyncp
         await insert(connection, "log_streams", stream)
     with pytest.raises(asyncpg.CheckViolationError):
         await insert(connection, "log_streams", {**stream, "stream": 3, "total_bytes": None})
+
+
+ENDED = {**GOOD, "state": 4, "attempt_state": 5, "agent_id": 1, "fence": 7, "attempt": 1, "exit_code": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "exit_code = 1",
+        "message = 'other'",
+        "end_time = end_time + interval '1 second'",
+        "start_time = now()",
+        "agent_id = 2",
+        "failures = 1",
+        "desired = 2",
+        "attempt_state = 1, attempt = 2, fence = 8",
+    ],
+)
+@pytest.mark.parametrize("state", [state for state in TaskState if state.ended])
+async def test_what_a_task_ended_with_is_never_changed(
+    connection: asyncpg.Connection, state: TaskState, change: str
+) -> None:
+    desired = 2 if state is TaskState.CANCELLED else 1
+    await insert(connection, "tasks", {**ENDED, "state": state, "desired": desired, "end_time": NOW})
+    with pytest.raises(asyncpg.CheckViolationError) as caught:
+        async with connection.transaction():
+            await connection.execute(f"update tasks set {change}")  # noqa: S608
+    assert caught.value.constraint_name in (
+        "tasks_written_once", "tasks_transition_legal", "tasks_ended_has_no_live_attempt",
+    )  # fmt: skip
+    assert await connection.fetchval("select (exit_code, message, fence, end_time) from tasks") == (0, "", 7, NOW)
+
+
+async def test_an_ended_task_is_opened_again_unless_it_succeeded(connection: asyncpg.Connection) -> None:
+    opening = "update tasks set state = 1, end_time = null, exit_code = null"
+    await insert(connection, "tasks", {**ENDED, "end_time": NOW})
+    with pytest.raises(asyncpg.CheckViolationError, match="may not go from state 4"):
+        async with connection.transaction():
+            await connection.execute(opening)
+    await insert(connection, "tasks", {**ENDED, "id": 2, "state": 5, "end_time": NOW})
+    assert await connection.execute(f"{opening} where id = 2") == "UPDATE 1"
+
+
+@pytest.mark.parametrize("change", ["outcome = 2", "exit_code = 1", "fence = fence + 1", "end_time = now()"])
+async def test_an_attempt_that_is_over_is_never_changed(connection: asyncpg.Connection, change: str) -> None:
+    over = {"task_id": 1, "number": 1, "fence": 1, "agent_id": 1, "cause": "first", "outcome": 1}
+    await insert(connection, "attempts", {**over, "assign_time": NOW, "end_time": NOW})
+    with pytest.raises(asyncpg.CheckViolationError, match="attempts 1: what is over is written once"):
+        async with connection.transaction():
+            await connection.execute(f"update attempts set {change}")  # noqa: S608
+
+
+async def test_a_fence_that_was_reserved_is_never_reserved_again(one_database: asyncpg.Connection) -> None:
+    async def reserve() -> int:
+        return int(await one_database.fetchval("select max(nextval('fences')) from generate_series(1, 10)"))
+
+    first = await reserve()
+    transaction = one_database.transaction()
+    await transaction.start()
+    second = await reserve()
+    await transaction.rollback()
+    assert first < second < await reserve()
+    row = await one_database.fetchrow("select cycle, increment_by from pg_sequences where sequencename = 'fences'")
+    assert row is not None
+    assert tuple(row) == (False, 1)
 
 
 async def insert(connection: asyncpg.Connection, table: str, columns: dict[str, Any]) -> None:

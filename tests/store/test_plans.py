@@ -120,6 +120,10 @@ HOT: list[tuple[str, dict[str, Any]]] = [
     ("cancel_waiting", {"ids": WAITING, "message": "", "now": None}),
     ("cancel_live", {"ids": LIVE, "message": "", "grace_ms": None}),
     ("reopen_task", {"id": 7}),
+    ("preempt_live", {"agent_ids": [3]}),
+    ("stops_of", {"agent_ids": [3]}),
+    ("tasks_on_agent", {"agent_id": 3, "count": 100}),
+    ("set_draining", {"id": 3, "draining": True, "deadline": None, "now": None}),
     ("find_requests", {"token_ids": [1], "methods": ["m"], "request_ids": ["7"]}),
     (
         "advance_streams",

@@ -7,29 +7,35 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.scripted_server import JOIN_TOKEN
 from tests.support.supervisor_driver import processes
 
-_ROOT = str(Path(__file__).resolve().parents[2])
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class AgentProcess:
     """One data directory; links come and go in it."""
 
-    def __init__(self, data_dir: Path, port: int, *flags: str, token: str = JOIN_TOKEN) -> None:
+    def __init__(
+        self, data_dir: Path, *ports: int, flags: Sequence[str] = (), token: str = JOIN_TOKEN, root: Path = _ROOT
+    ) -> None:
         self.data_dir = data_dir
-        self.flags = ["--server-url", f"grpc://127.0.0.1:{port}", "--data-dir", str(data_dir), *flags]
+        self._root = root
+        urls = ",".join(f"grpc://127.0.0.1:{port}" for port in ports)
+        self.flags = ["--server-url", urls, "--data-dir", str(data_dir), *flags]
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(data_dir), "STYX_JOIN_TOKEN": token}
         self.process: subprocess.Popen[bytes] | None = None
         self._log = data_dir.parent / "link.log"
 
-    def start(self) -> None:
-        with self._log.open("ab") as log:
+    def start(self, terminal: str = "") -> None:
+        """Starts the link; its log goes to a file, or to a terminal."""
+        with Path(terminal or self._log).open("ab", buffering=0) as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "styx_agent", *self.flags],
-                cwd=_ROOT,
+                cwd=self._root,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stderr=log,

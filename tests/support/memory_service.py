@@ -197,7 +197,18 @@ class MemoryService(styx_service_pb2_grpc.StyxServiceServicer):
         await self._enter("DrainAgent", request, context)
         agent = await self._agent(request.agent_id, context)
         agent.state = agents_pb2.Agent.READY if request.undo else agents_pb2.Agent.DRAINING
+        agent.ClearField("drain_deadline")
+        if request.HasField("deadline"):
+            agent.drain_deadline.GetCurrentTime()
         return agent
+
+    async def RemoveAgent(self, request: pb.RemoveAgentRequest, context: Any) -> pb.RemoveAgentResponse:
+        await self._enter("RemoveAgent", request, context)
+        agent = await self._agent(request.agent_id, context)
+        if agent.attempt_count and not (request.force or request.lost):
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "AGENT_IN_USE", f"agent {agent.id} is busy")
+        del self.agents[agent.id]
+        return pb.RemoveAgentResponse(attempt_count=agent.attempt_count)
 
     async def CreateJoinToken(self, request: pb.CreateJoinTokenRequest, context: Any) -> pb.JoinToken:
         await self._enter("CreateJoinToken", request, context)
@@ -455,9 +466,11 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def serving(data_dir: Path, *, grpc_port: int = 0) -> AsyncIterator[Running]:
-    """Serves a fresh service on free ports; writes what a server writes into its data folder."""
-    service = MemoryService()
+async def serving(
+    data_dir: Path, *, grpc_port: int = 0, replica_of: MemoryService | None = None
+) -> AsyncIterator[Running]:
+    """Serves a fresh service, or another's too, on free ports; writes what a server writes into its data folder."""
+    service = replica_of or MemoryService()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000)])
     styx_service_pb2_grpc.add_StyxServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{grpc_port}')}"
@@ -470,7 +483,8 @@ async def serving(data_dir: Path, *, grpc_port: int = 0) -> AsyncIterator[Runnin
     finally:
         _withdraw(data_dir)
         http.close()
-        await service.close()
+        if replica_of is None:
+            await service.close()
         await server.stop(None)
 
 

@@ -46,12 +46,11 @@ class DatabaseFactory:
 
     async def _copied(self) -> str:
         if not self._stock:
-            self._stock = [f"test_{next(self._numbers)}" for _ in range(self._batch)]
+            names = [f"test_{next(self._numbers)}" for _ in range(self._batch)]
             # A run of one test shall not wait for a batch that it does not need.
             self._batch = min(_BATCH, self._batch * 4)
-            await self._execute(
-                *(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy" for name in self._stock)
-            )
+            await self._execute(*(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy" for name in names))
+            self._stock += names  # only now: somebody else may ask meanwhile
         return self._stock.pop()
 
     async def _empty(self) -> str:

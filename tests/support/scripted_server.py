@@ -20,6 +20,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 from styx.v1 import tasks_pb2
 from styx_agent.codec import duration
+from tests.support.memory_service import refuse
 
 JOIN_TOKEN = "styx_join_1_secret"
 DEPLOYMENT = "deployment-of-the-test"
@@ -31,6 +32,7 @@ class ScriptedSession:
 
     hello: wire.Hello
     epoch: int
+    port: int
     outbox: asyncio.Queue[wire.ServerMessage | None] = field(default_factory=asyncio.Queue)
     beats: list[wire.Heartbeat] = field(default_factory=list)
     reports: list[wire.Report] = field(default_factory=list)
@@ -45,7 +47,7 @@ class ScriptedSession:
         self.outbox.put_nowait(None)
 
 
-class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
+class ScriptedServer:
     def __init__(self) -> None:
         self.agents: dict[int, bytes] = {}
         self.sessions: list[ScriptedSession] = []
@@ -62,6 +64,7 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
         self.ack_reports = True
         self.ack_logs = True
         self.join_status: grpc.StatusCode | None = None
+        self.has_removed_agents = False
         self.verdicts: Callable[[wire.Hello], list[wire.Verdict]] = self.usual_verdicts
         self.log_answer: Callable[[wire.LogChunk], wire.LogAck | None] = lambda _chunk: None
         self._next_fence = 100
@@ -121,11 +124,11 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
         self.agents[agent_id] = request.key_digest
         return wire.JoinResponse(agent_id=agent_id, deployment_id=self.deployment_id)
 
-    async def Session(self, _requests: Any, context: Any) -> None:
+    async def Session(self, port: int, context: Any) -> None:
         await self._check_token(context)
         hello = (await context.read()).hello
         epoch = max(hello.last_epoch, len(self.sessions)) + 1
-        session = ScriptedSession(hello=hello, epoch=epoch)
+        session = ScriptedSession(hello=hello, epoch=epoch, port=port)
         for held in hello.attempts:
             if held.HasField("unacked_report") and self.ack_reports:
                 self._store(held.unacked_report)
@@ -149,7 +152,7 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
             session.over = True
             reader.cancel()
 
-    async def PushLogs(self, _requests: Any, context: Any) -> None:
+    async def PushLogs(self, context: Any) -> None:
         await self._check_token(context)
         while (request := await context.read()) is not grpc.aio.EOF:
             if request.epoch != self.session.epoch:
@@ -198,6 +201,8 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
         parts = token.split("_", 3)
         if scheme != "Bearer" or parts[:2] != ["styx", "agent"] or len(parts) != 4:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+        if self.has_removed_agents:
+            await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "AGENT_REMOVED", f"agent a{parts[2]} was removed")
         if self.agents.get(int(parts[2])) != hashlib.sha256(parts[3].encode()).digest():
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
 
@@ -226,6 +231,23 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
         return wire.LogAck(fence=chunk.fence, stream=chunk.stream, durable_offset=len(kept))
 
 
+class _Door(AgentServiceServicer):  # type: ignore[misc]
+    """One of the ports that a service can be reached at."""
+
+    def __init__(self, service: ScriptedServer, port: int) -> None:
+        self._service = service
+        self._port = port
+
+    async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinResponse:
+        return await self._service.Join(request, context)
+
+    async def Session(self, _requests: Any, context: Any) -> None:
+        await self._service.Session(self._port, context)
+
+    async def PushLogs(self, _requests: Any, context: Any) -> None:
+        await self._service.PushLogs(context)
+
+
 @asynccontextmanager
 async def scripted_server(port: int = 0) -> AsyncIterator[tuple[ScriptedServer, int]]:
     """A server that is up; with the port that it listens on."""
@@ -236,10 +258,10 @@ async def scripted_server(port: int = 0) -> AsyncIterator[tuple[ScriptedServer, 
 
 @asynccontextmanager
 async def listening(service: ScriptedServer, port: int = 0) -> AsyncIterator[int]:
-    """Puts a service on a port for a while."""
+    """Puts a service on a port for a while; on several at once, it stands for replicas on one database."""
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    add_AgentServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    add_AgentServiceServicer_to_server(_Door(service, bound), server)  # type: ignore[no-untyped-call]
     await server.start()
     try:
         yield bound

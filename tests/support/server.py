@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 
 from styx_server.app import App, Identity
 from styx_server.clock import now
+from styx_server.core.errors import StyxError
 from styx_server.core.placement.capacity import Capacity
 from styx_server.core.session import (
     Assignment,
@@ -87,6 +88,9 @@ class FakeAgent:
 
     def end(self, reason: str) -> None:
         self.endings.append(reason)
+
+    def end_with(self, error: StyxError) -> None:
+        self.endings.append(error.reason)
 
     def hello(self, *held: HeldAttempt, draining: bool = False) -> Hello:
         return Hello(
@@ -271,7 +275,7 @@ async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIte
         finally:
             await database.close()
     bugs = [line for line in lines if line["event"] in BUGS and line["event"] not in server.expected]
-    assert bugs == []
+    assert bugs == [], bugs
     if checked:
         connection = await asyncpg.connect(**address.arguments())
         await check_store(connection)

@@ -55,6 +55,11 @@ class Stack:
             [str(BIN / "styx"), *words], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
 
+    def endpoint(self) -> dict[str, Any]:
+        """What the server wrote about itself."""
+        found: dict[str, Any] = json.loads((self.folder / "endpoint.json").read_text())
+        return found
+
     def task(self, task_id: str) -> dict[str, Any]:
         """A task as proto JSON."""
         found: dict[str, Any] = json.loads(self.good("status", task_id, "-o", "json"))

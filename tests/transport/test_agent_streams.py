@@ -22,6 +22,7 @@ from styx_server.core.states import OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Resources
 from styx_server.ids import new_secret
 from styx_server.services.agents import NewJoinToken
+from styx_server.services.removal import HowToRemove
 from styx_server.transport.codec import task_details
 from tests.support.builders import a_new_task
 from tests.support.server import ONCE
@@ -309,6 +310,37 @@ async def test_output_of_another_epoch_is_refused(port: Port, agent: Wired) -> N
     async with agent.output() as output:
         await output.write(wire.PushLogsRequest(epoch=welcome.epoch))
         assert await ends_with(output) == (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
+
+
+async def pushed(output: Any) -> None:
+    """Sends something of the first session, and reads the answer: the stream is open on both sides."""
+    piece = wire.LogChunk(fence=4711, stream=OUT, length=1, codec=1, data=b"x")
+    await output.write(wire.PushLogsRequest(epoch=1, chunks=[piece]))
+    assert await asyncio.wait_for(output.read(), 20) is not grpc.aio.EOF
+
+
+REMOVED = (grpc.StatusCode.UNAUTHENTICATED, "AGENT_REMOVED")
+
+
+async def test_every_stream_of_a_removed_agent_ends_and_its_token_is_good_no_more(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _), agent.output() as first, agent.output() as second:
+        for output in (first, second):
+            await pushed(output)
+        await port.server.app.removal.remove(agent.agent_id, ONCE, HowToRemove())
+        assert [await ends_with(each) for each in (call, first, second)] == [REMOVED] * 3
+    again = agent.stub.Session(metadata=bearer(agent.token))
+    await again.write(agent.hello())
+    assert await ends_with(again) == REMOVED
+
+
+async def test_streams_end_within_five_seconds_of_a_removal_on_another_server(port: Port, agent: Wired) -> None:
+    async with agent.session() as (call, _), agent.output() as output:
+        await pushed(output)
+        # What the other server's commit does.
+        await port.server.database.fetch("revoke_agent", id=agent.agent_id, now=None)
+        async with asyncio.timeout(5):
+            assert await ends_with(call) == REMOVED
+            assert await ends_with(output) == REMOVED
 
 
 async def test_output_of_an_attempt_that_is_not_the_agents_is_not_wanted(port: Port, agent: Wired) -> None:

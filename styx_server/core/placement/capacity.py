@@ -156,8 +156,8 @@ class Fleet:
         self._candidates.clear()
 
     def drop(self, agent_id: AgentId) -> None:
-        """Forgets an agent that is not there any more."""
-        if self.agents.pop(agent_id, None):
+        """Forgets an agent that was removed: nothing can ever run there. Unknown agents are passed over."""
+        if self.agents.pop(agent_id, None) is not None:
             self._candidates.clear()
 
     def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:

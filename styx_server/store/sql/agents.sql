@@ -41,8 +41,8 @@ with inserted as (
 insert into agent_leases (agent_id) select id from inserted returning agent_id as id;
 
 -- name: find_agent_key
--- The digest of the key of an agent that may connect.
-select id, key_digest from agents where id = :id and revoke_time is null;
+-- The digest of an agent's key, and whether the agent was removed.
+select id, key_digest, revoke_time is not null as removed from agents where id = :id;
 
 -- name: open_session
 -- Starts a session: an epoch above all before, whatever the agent or the database forgot.
@@ -82,7 +82,7 @@ returning agent_leases.agent_id, agent_leases.epoch;
 -- name: live_attempts_of
 -- Every live attempt of an agent, with what decisions need.
 select tasks.id, tasks.fence, tasks.attempt, tasks.attempt_state, tasks.state, tasks.desired, tasks.stop_grace_ms,
-    tasks.namespace, tasks.shape_id, tasks.gpu_indexes, tasks.agent_id, tasks.disconnect_ms
+    tasks.namespace, tasks.shape_id, tasks.gpu_indexes, tasks.agent_id, tasks.disconnect_ms, live_attempts.stop_cause
 from live_attempts join tasks on tasks.id = live_attempts.task_id
 where live_attempts.agent_id = any(:agent_ids::bigint[]);
 
@@ -98,16 +98,53 @@ left join attempts on attempts.task_id = input.task_id and attempts.fence = inpu
 -- name: list_agents
 -- Agents by id, behind one.
 select agents.id, agents.name, agents.pool, agents.labels, agents.capacity, agents.facts, agents.isolation,
-    agents.version, agents.draining, agent_leases.leaving, agents.create_time, agent_leases.epoch, agent_leases.connected, agent_leases.said_goodbye,
-    agent_leases.beat_time, extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds
+    agents.version, agents.draining, agents.drain_deadline, agents.create_time, agent_leases.epoch,
+    agent_leases.connected, agent_leases.leaving, agent_leases.said_goodbye, agent_leases.beat_time,
+    extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds,
+    (select count(*) from live_attempts where live_attempts.agent_id = agents.id) as attempts
 from agents join agent_leases on agent_leases.agent_id = agents.id
 where agents.id > :after and agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids))
 order by agents.id
 limit :count;
 
 -- name: set_draining
--- Takes an agent out of service, or back in.
-update agents set draining = :draining where id = :id and revoke_time is null returning id;
+-- Takes an agent out of service, with or without a deadline, or back in; what an earlier deadline marked is unmarked.
+with changed as (
+    update agents set draining = :draining, drain_deadline = coalesce(:now::timestamptz, now()) + :deadline::interval
+    where id = :id and revoke_time is null
+    returning id
+), unmarked as (
+    update live_attempts set stop_cause = null
+    where task_id in (
+        select task_id from live_attempts where agent_id = :id and stop_cause is not null for update skip locked)
+)
+select id from changed;
+
+-- name: retiring_agents
+-- Of some agents, those that are out of service or removed, and whether their deadline has passed.
+select id, draining, revoke_time is not null as removed, coalesce(drain_deadline <= now(), false) as due
+from agents where id = any(:ids::bigint[]) and (draining or revoke_time is not null);
+
+-- name: lock_agent
+-- An agent, removed or not, locked until the end of the transaction, with how it does.
+select agents.id, agents.revoke_time is not null as removed, agent_leases.connected,
+    extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds,
+    (select count(*) from live_attempts where live_attempts.agent_id = agents.id) as attempts
+from agents join agent_leases on agent_leases.agent_id = agents.id
+where agents.id = :id
+for update of agent_leases;
+
+-- name: revoke_agent
+-- Removes an agent. The new epoch is a fence: nothing that its last session says is taken any more.
+with removed as (
+    update agents set revoke_time = coalesce(:now::timestamptz, now()) where id = :id and revoke_time is null returning id
+)
+update agent_leases set epoch = epoch + 1, connected = false from removed where agent_leases.agent_id = removed.id
+returning agent_id;
+
+-- name: tasks_on_agent
+-- The first of the tasks that have a live attempt on an agent.
+select task_id from live_attempts where agent_id = :agent_id order by task_id limit :count;
 
 -- name: get_deployment
 -- The identity of this database.
@@ -119,10 +156,10 @@ select not pg_is_in_recovery() as writable;
 
 -- name: lock_lease
 -- The lease of an agent as its last session left it, locked until the end of the transaction.
-select boot_id, supervisor_id, replica_id, epoch,
+select agents.revoke_time is not null as removed, boot_id, supervisor_id, replica_id, epoch,
     connected and beat_time > now() - make_interval(secs => :seconds::float8) as heard
 from agent_leases join agents on agents.id = agent_leases.agent_id
-where agent_id = :agent_id and agents.revoke_time is null
+where agent_id = :agent_id
 for update of agent_leases;
 
 -- name: find_live_fences
@@ -155,9 +192,9 @@ where agent_id = any(:agent_ids::bigint[]) and agents.revoke_time is null;
 -- name: read_orders
 -- What these agents are to start or to stop, as long as their sessions are on this server.
 select tasks.id, tasks.fence, tasks.attempt, tasks.agent_id, tasks.attempt_state, tasks.desired, tasks.stop_grace_ms,
-    agent_leases.epoch
+    live_attempts.stop_cause, agent_leases.epoch
 from agent_leases
 join live_attempts on live_attempts.agent_id = agent_leases.agent_id
 join tasks on tasks.id = live_attempts.task_id
 where agent_leases.agent_id = any(:agent_ids::bigint[]) and agent_leases.replica_id = :replica_id
-    and (tasks.attempt_state = 1 or tasks.desired = 2);
+    and (tasks.attempt_state = 1 or tasks.desired = 2 or live_attempts.stop_cause is not null);

@@ -210,8 +210,24 @@ select id from changed;
 select id, namespace from tasks where id = any(:ids::bigint[]) order by id for update;
 
 -- name: find_stopping
--- Of some tasks, those whose live attempts are to stop.
-select id, fence, agent_id, stop_grace_ms from tasks where id = any(:ids::bigint[]) and state = 3;
+-- Of some tasks, those that somebody asked to stop and whose live attempts have not ended yet.
+select id, fence, agent_id, stop_grace_ms, desired from tasks where id = any(:ids::bigint[]) and state = 3;
+
+-- name: preempt_live
+-- Marks the live attempts of agents: they are to stop, because their machine goes away. One that ends now is passed over.
+with due as (
+    select task_id from live_attempts
+    where agent_id = any(:agent_ids::bigint[]) and stop_cause is null
+    for update skip locked
+), marked as (
+    update live_attempts set stop_cause = 2 from due where live_attempts.task_id = due.task_id
+    returning live_attempts.task_id, live_attempts.agent_id, live_attempts.fence
+), noted as (
+    insert into task_events (task_id, agent_id, attempt, state, namespace, kind)
+    select tasks.id, marked.agent_id, tasks.attempt, tasks.state, tasks.namespace, 'preempt_requested'
+    from marked join tasks on tasks.id = marked.task_id
+)
+select task_id from marked;
 
 -- name: reopen_task
 -- Lets a task that ended without success, or is held, wait for one more attempt.
