@@ -24,6 +24,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1.agent_service_pb2_grpc import AgentServiceStub
 from styx.discovery import discover
 from styx.errors import StyxError
+from styx.rotation import Rotation
 from styx.v1 import agents_pb2
 from styx_agent import clock, ids, link
 from styx_agent.calls import SessionOver
@@ -118,6 +119,7 @@ class LightAgent:
         self.opened_micros = 0
         self.leased_micros = 0
         self._crew = crew
+        self._rotation = Rotation(plan.urls)
         self._secret = ids.new_secret()
         self._agent_id = 0
         self._epoch = 0
@@ -140,23 +142,21 @@ class LightAgent:
 
     async def run(self) -> None:
         """Holds sessions until it is cancelled. The waits are those of `Link.run`."""
-        urls = self._crew.plan.urls
-        turn, failures = self.number, 0
+        failures = 0
         await clock.sleep(ids.within(self._crew.plan.agents / self._crew.plan.joins_per_second))
         while True:
-            # The next of several servers is tried as soon as the first; waits grow when all have been tried.
-            bound = link._FIRST_WAIT_SECONDS * 2.0 ** min(failures // len(urls), 10)
-            pause = ids.within(min(bound, link._LONGEST_WAIT_SECONDS))
+            url = self._rotation.order()[0]
+            pause = ids.within(link._wait_bound(failures // len(self._rotation.places)))
             opened = False
             try:
-                await self._once(urls[turn % len(urls)])
+                await self._once(url)
             except ReconnectAsked as asked:
                 opened, pause = True, ids.within(asked.within_seconds)
             except (StyxError, SessionOver, grpc.aio.AioRpcError):
                 opened = self.is_connected
             self._session = None
+            self._rotation.failed(url)
             failures = 0 if opened else failures + 1
-            turn += 1
             await clock.sleep(pause)
 
     async def _once(self, url: str) -> None:
@@ -168,7 +168,7 @@ class LightAgent:
             if not self._agent_id:
                 await self._join(stub)
             token = f"styx_agent_{self._agent_id}_{self._secret}"
-            session = LightSession(self.holdings, self._note, may_move=len(self._crew.plan.urls) > 1)
+            session = LightSession(self.holdings, self._note, may_move=len(self._rotation.places) > 1)
             self._session = session
             try:
                 await session.run(stub.Session(metadata=(("authorization", f"Bearer {token}"),)), self._hello)
