@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -92,6 +93,7 @@ class Agents:
         self._shapes = shapes
         self._clock = clock
         self._on_change = on_change
+        self._joins = asyncio.Semaphore(1)
 
     async def page(self, after: int, count: int) -> list[AgentView]:
         """Up to `count` agents with ids above `after`."""
@@ -163,7 +165,8 @@ class Agents:
         Raises:
             Unauthenticated: the token is unknown, used up or expired.
         """
-        async with self._database.transaction() as transaction:
+        # In turns: all who have one token wait for its row, and each would keep a connection to the database meanwhile.
+        async with self._joins, self._database.transaction() as transaction:
             token_digest = digest(join_token)
             token = await transaction.fetch_row("lock_join_token", digest=token_digest, now=None)
             # Under the lock: the same stranger may have called twice at once.

@@ -6,8 +6,10 @@ itself belongs to `transport`; here it is something that takes commands.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -26,6 +28,9 @@ from styx_server.services.session_registry import Outlet, Session, SessionRegist
 from styx_server.store.database import Database
 
 _log = structlog.get_logger()
+
+_OPENINGS_AT_ONCE: Final = 8
+"""More of them are no quicker together, and would keep beats and reports from the connections to the database."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,7 @@ class Sessions:
         self._registry = registry
         self._greeting = greeting
         self._reports = parties.reports
+        self._openings = asyncio.Semaphore(_OPENINGS_AT_ONCE)
         self._interest = parties.interest
         self._streams = parties.streams
         self._on_change = parties.on_change
@@ -72,11 +78,17 @@ class Sessions:
     async def open(self, hello: Hello, outlet: Outlet) -> Session:
         """Opens a session: a new epoch, one view of what the agent holds, and work may come.
 
+        When all agents come at once, they take turns; one that has left meanwhile is not waited for.
+
         Raises:
             NotFound: there is no such agent any more.
             Superseded: a newer session of the agent was quicker.
             Unavailable: the database is away; the agent tries again.
         """
+        async with self._openings:
+            return await self._open(hello, outlet)
+
+    async def _open(self, hello: Hello, outlet: Outlet) -> Session:
         self._refuse_clone(hello)
         entry = await self._greeting.enter(hello)
         await failpoints.reach("server.hello.committed")

@@ -217,6 +217,7 @@ async def connect(*, max_connections: int = _CONNECTIONS, replica: int | None = 
             command_timeout=_COMMAND_SECONDS,
             server_settings=_SESSION if replica is None else _SESSION | {"styx.replica": str(replica)},
             init=_prepare_connection,
+            reset=_leave_as_it_is,
             **address,
         )
     return Database(pool)
@@ -274,6 +275,10 @@ def _say(error: str) -> None:
 
 async def _prepare_connection(connection: asyncpg.Connection[Row]) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_json, decoder=json.loads)
+
+
+async def _leave_as_it_is(connection: asyncpg.Connection[Row]) -> None:
+    """No query of ours leaves anything behind on a connection; tidying up would cost a round trip for each of them."""
 
 
 def _encode_json(value: object) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Final
+
+import asyncpg
 
 from styx_server.store.database import Database
 
@@ -20,7 +23,9 @@ async def make_partitions(database: Database, now: datetime) -> None:
     async with database.connection() as connection:
         for table in TABLES:
             for day in (now.date() + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)):
-                await connection.execute(_definition(table, day))
+                # "If not exists" looks before it locks: a server that starts at the same time may have been quicker.
+                with suppress(asyncpg.DuplicateTableError):
+                    await connection.execute(_definition(table, day))
 
 
 def _definition(table: str, day: date) -> str:

@@ -156,6 +156,9 @@ class SessionStream:
                     task.cancel()
         except* TimeoutError:
             self._outbox.end_with(Exhausted(f"the agent took no message for {WRITE_SECONDS:g} s; connect again"))
+        except* grpc.aio.InternalError:
+            # The connection ended in the middle of a message, as connections do.
+            _log.debug("session_cut", agent=agent_id)
         finally:
             await asyncio.shield(self._sessions.close(session, goodbye=self._goodbye))
         if self._outbox.error is not None:
