@@ -11,11 +11,12 @@ from uuid import UUID
 
 from styx_server import VERSION
 from styx_server.clock import SystemClock
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.states import OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
-from styx_server.loops.reap import PERIOD_SECONDS, Reaper
+from styx_server.loops.reap import Reaper
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.assigning import Assigning, Outward
@@ -54,7 +55,8 @@ class Identity:
 class App:
     """One server process, built and wired, not yet running."""
 
-    def __init__(self, database: Database, identity: Identity) -> None:
+    def __init__(self, database: Database, identity: Identity, terms: LeaseTerms = USUAL_TERMS) -> None:
+        self.terms = terms
         self.clock = SystemClock()
         self.identity = identity
         self.database = database
@@ -85,7 +87,7 @@ class App:
             self.clock,
             self.registry,
             Greeting(database, self.shapes, identity.replica_id),
-            Parties(scheduling=self.scheduling, reports=self.reports),
+            Parties(scheduling=self.scheduling, reports=self.reports, terms=terms),
         )
         self.submission = Submission(database, self.shapes, self.clock, on_stored=self._tasks_stored)
         self.tasks = Tasks(
@@ -100,7 +102,7 @@ class App:
         self.intake = LogIntake(database, self.streams, self.clock, on_stored=self.metrics.log_bytes.inc)
         self.logs = LogReading(database, self.streams, on_follow=self.registry.follow)
         self.agents = Agents(
-            database, self.clock, scheduling=self.scheduling, ledger=self.ledger, registry=self.registry
+            database, self.clock, scheduling=self.scheduling, ledger=self.ledger, registry=self.registry, terms=terms
         )
         self.information = ServerInformation(
             database,
@@ -110,7 +112,7 @@ class App:
             deployment_id=identity.deployment_id,
             replica_id=identity.replica_id,
         )
-        self.reaper = Reaper(database, self.registry, self.reports, self.clock)
+        self.reaper = Reaper(database, self.registry, self.reports, self.clock, terms)
         self._over: asyncio.Queue[AttemptOver] = asyncio.Queue()
         self._unsent: asyncio.Queue[tuple[AgentId, list[tuple[TaskId, Fence]]]] = asyncio.Queue()
 
@@ -124,7 +126,8 @@ class App:
                 logs=self.logs,
                 agents=self.agents,
                 information=self.information,
-            )
+            ),
+            self.terms,
         )
         agents = AgentService(
             AgentUseCases(
@@ -137,6 +140,7 @@ class App:
             self.clock,
             deployment_id=self.identity.deployment_id,
             replica_id=self.identity.replica_id,
+            terms=self.terms,
         )
         guard = Guard(self.access, self.health, lambda method, result: self.metrics.calls.labels(method, result).inc())
         return GrpcServer(guard, public, agents)
@@ -151,9 +155,11 @@ class App:
         """Starts every loop and every group commit."""
         loops = [
             repeat("schedule", self._schedule, wake=self.wake_scheduler, period_seconds=1.0, clock=self.clock),
-            repeat("reap", self.reaper.once, wake=Wake(), period_seconds=PERIOD_SECONDS, clock=self.clock),
+            repeat("reap", self.reaper.once, wake=Wake(), period_seconds=self.terms.look_seconds, clock=self.clock),
             repeat("lost_orders", self.reaper.lost_orders, wake=Wake(), period_seconds=30.0, clock=self.clock),
-            repeat("silence", self._watch_silence, wake=Wake(), period_seconds=5.0, clock=self.clock),
+            repeat(
+                "silence", self._watch_silence, wake=Wake(), period_seconds=self.terms.look_seconds, clock=self.clock
+            ),
             repeat("partitions", self._make_partitions, wake=Wake(), period_seconds=3600.0, clock=self.clock),
             repeat("seal", self.intake.seal_leftovers, wake=Wake(), period_seconds=60.0, clock=self.clock),
             drain("after_ends", self._over, self._after_end, self.clock),

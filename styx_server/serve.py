@@ -22,6 +22,7 @@ from styx_server import VERSION
 from styx_server.app import App, Identity
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError
+from styx_server.core.lease import LeaseTerms
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
 from styx_server.store.database import Database, connect, migrate_database
@@ -63,7 +64,7 @@ async def _run(settings: Settings, database: Database, embedded: EmbeddedPostgre
     row = await database.fetch_row("get_deployment")
     assert row is not None
     identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=new_uuid())
-    app = App(database, identity)
+    app = App(database, identity, LeaseTerms.scaled(settings.lease_scale))
     await app.access.ensure_admin(_admin_token(settings))
     await make_partitions(database, app.clock.now())
     await database.execute("disconnect_all", replica_id=identity.replica_id)

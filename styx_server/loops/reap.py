@@ -10,7 +10,7 @@ import structlog
 
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
-from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seconds, patience_seconds
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms, LeaseWatch
 from styx_server.core.states import AttemptState, OutcomeKind
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.services.reports import Reports
@@ -19,21 +19,27 @@ from styx_server.store.database import Database
 
 _log = structlog.get_logger()
 
-PERIOD_SECONDS = 5.0
-
-_OLD_ASSIGNMENT_SECONDS = 60.0
-"""Three start windows: by then the agent has reported a start, or will not start it."""
+_OLD_ASSIGNMENT_WINDOWS = 3
+"""Start windows: by then the agent has reported a start, or will not start it."""
 
 
 class Reaper:
     """The observer; what it has seen dies with it."""
 
-    def __init__(self, database: Database, registry: SessionRegistry, reports: Reports, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: SessionRegistry,
+        reports: Reports,
+        clock: Clock,
+        terms: LeaseTerms = USUAL_TERMS,
+    ) -> None:
         self._database = database
         self._registry = registry
         self._reports = reports
         self._clock = clock
-        self._watch = LeaseWatch()
+        self._terms = terms
+        self._watch = LeaseWatch(terms)
         self._outage = False
 
     async def once(self) -> float | None:
@@ -47,8 +53,7 @@ class Reaper:
         self._watch.observe({AgentId(row["agent_id"]): row["lease_seq"] for row in rows}, now)
         if self._is_outage(now):
             return None
-        shortest = START_WINDOW_SECONDS + margin_seconds(START_WINDOW_SECONDS)
-        silent = self._watch.silent(now, shortest)
+        silent = self._watch.silent(now, self._terms.shortest_patience_seconds)
         if silent:
             await self._reap(silent)
         return None
@@ -58,7 +63,8 @@ class Reaper:
 
         An agent that beats is never silent, so an order that got lost on the way would wait for ever.
         """
-        for row in await self._database.fetch("old_assignments", seconds=_OLD_ASSIGNMENT_SECONDS):
+        seconds = _OLD_ASSIGNMENT_WINDOWS * self._terms.start_window_seconds
+        for row in await self._database.fetch("old_assignments", seconds=seconds):
             agent_id, fence = AgentId(row["agent_id"]), Fence(row["fence"])
             session = self._registry.get(agent_id)
             if session is not None and fence not in session.known:
@@ -74,7 +80,7 @@ class Reaper:
             for row in rows:
                 state = AttemptState(row["attempt_state"])
                 limit = row["disconnect_ms"]
-                patience = patience_seconds(state, None if limit is None else limit / 1000)
+                patience = self._terms.patience_seconds(state, None if limit is None else limit / 1000)
                 if row["agent_id"] == agent_id and patience is not None and seconds >= patience:
                     message = f"agent a{agent_id} has been silent for {seconds:.0f} s"
                     outcome = Outcome(kind=OutcomeKind.LOST, message=message)

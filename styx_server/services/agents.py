@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound, Unauthenticated
-from styx_server.core.lease import UNREACHABLE_SECONDS
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.placement.capacity import Capacity, Gpu, Reservation
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.task import AgentId
@@ -65,13 +65,21 @@ class Agents:
     """Agents that have joined, and those that want to."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, scheduling: Scheduling, ledger: Ledger, registry: SessionRegistry
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        scheduling: Scheduling,
+        ledger: Ledger,
+        registry: SessionRegistry,
+        terms: LeaseTerms = USUAL_TERMS,
     ) -> None:
         self._database = database
         self._clock = clock
         self._scheduling = scheduling
         self._ledger = ledger
         self._registry = registry
+        self._unreachable_seconds = terms.unreachable_seconds
 
     async def page(self, after: int, count: int) -> list[AgentView]:
         """Up to `count` agents with ids above `after`."""
@@ -172,7 +180,7 @@ class Agents:
         return AgentView(
             agent_id=agent_id,
             name=row["name"],
-            state=_state(row, draining=bool(row["draining"] or (session and session.draining))),
+            state=self._state(row, draining=bool(row["draining"] or (session and session.draining))),
             pool=row["pool"],
             labels=row["labels"],
             capacity=capacity,
@@ -186,13 +194,12 @@ class Agents:
             facts=row["facts"],
         )
 
-
-def _state(row: Row, *, draining: bool) -> AgentState:
-    if row["said_goodbye"]:
-        return AgentState.OFFLINE
-    if not row["connected"] or row["beat_age_seconds"] > UNREACHABLE_SECONDS:
-        return AgentState.UNREACHABLE
-    return AgentState.DRAINING if draining else AgentState.READY
+    def _state(self, row: Row, *, draining: bool) -> AgentState:
+        if row["said_goodbye"]:
+            return AgentState.OFFLINE
+        if not row["connected"] or row["beat_age_seconds"] > self._unreachable_seconds:
+            return AgentState.UNREACHABLE
+        return AgentState.DRAINING if draining else AgentState.READY
 
 
 def _sum(held: Sequence[Reservation], gpus: Sequence[Gpu]) -> Capacity:

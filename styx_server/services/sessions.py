@@ -13,7 +13,7 @@ import structlog
 
 from styx_server.clock import Clock
 from styx_server.core.errors import Superseded
-from styx_server.core.lease import UNREACHABLE_SECONDS
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.placement.capacity import AgentSlots
 from styx_server.core.session import Hello, StopOrder
 from styx_server.core.task import AgentId, Fence
@@ -37,10 +37,11 @@ class BeatAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parties:
-    """Who acts on what agents say."""
+    """Who acts on what agents say, and on which terms."""
 
     scheduling: Scheduling
     reports: Reports
+    terms: LeaseTerms = USUAL_TERMS
 
 
 class Sessions:
@@ -55,6 +56,7 @@ class Sessions:
         self._greeting = greeting
         self._scheduling = parties.scheduling
         self._reports = parties.reports
+        self._terms = parties.terms
         self.beats: GroupCommit[Session, bool] = GroupCommit("beats", self._renew, clock=clock, patient=True)
 
     async def open(self, hello: Hello, outlet: Outlet) -> Session:
@@ -139,7 +141,7 @@ class Sessions:
         """Takes sessions without a beat for too long out of service; a beat brings them back."""
         now = self._clock.monotonic()
         for session in self._registry.all():
-            if not session.silent and now - session.last_beat > UNREACHABLE_SECONDS:
+            if not session.silent and now - session.last_beat > self._terms.unreachable_seconds:
                 session.silent = True
                 self._scheduling.set_accepting(session.agent_id, False)
                 _log.warning("agent_silent", agent=session.agent_id, epoch=session.epoch)
@@ -153,7 +155,7 @@ class Sessions:
         there = self._registry.get(hello.agent_id)
         if there is None or there.supervisor_id == hello.supervisor_id:
             return
-        if self._clock.monotonic() - there.last_beat < UNREACHABLE_SECONDS:
+        if self._clock.monotonic() - there.last_beat < self._terms.unreachable_seconds:
             _log.error("agent_cloned", agent=hello.agent_id, epoch=there.epoch)
             raise Superseded(
                 f"another program with the identity of agent a{hello.agent_id} is connected; was its data folder or "
