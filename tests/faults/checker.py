@@ -19,6 +19,8 @@ from tests.faults.stub import stream
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT", "LOST"})
 UNKNOWN_FATE = frozenset({"LOST", "HOST_REBOOTED", "SUPERVISOR_LOST"})
 """Nobody saw how it ended: output that was on the way may be missing."""
+DEADLY = frozenset({"supervisor killed", "disk full"})
+"""Kinds of faults that a supervisor may die of."""
 NEVER_RAN = frozenset({"REJECTED", "START_FAILED"})
 CLOCK_SLACK_NS = 50_000_000
 """Styx's times are those of the wall clock; this is how badly they are known on the histories' clock."""
@@ -260,6 +262,16 @@ def fences_are_used_once(histories: Histories) -> Iterator[str]:
                 yield f"fence {event['fence']} is of {owners[event['fence']]} and of {place}"
 
 
+def deaths_have_a_cause(histories: Histories) -> Iterator[str]:
+    """Styx says that a supervisor died or a machine restarted only if one did."""
+    deaths = [event["at"] for event in histories.faults if event["what"] == "begin" and event["kind"] in DEADLY]
+    for event in histories.styx:
+        if event["what"] != "attempt" or event["outcome"] not in {"SUPERVISOR_LOST", "HOST_REBOOTED"}:
+            continue
+        if event["outcome"] == "HOST_REBOOTED" or not any(at <= event["ended_at"] + CLOCK_SLACK_NS for at in deaths):
+            yield f"{event['key']} attempt {event['number']} is {event['outcome']}, and nothing of the kind happened"
+
+
 def all_was_quiet_in_time(histories: Histories) -> Iterator[str]:
     """After the last fault was healed everything came to its end within the bound."""
     for event in histories.client:
@@ -280,4 +292,4 @@ CASE_CHECKS: tuple[_Case, ...] = (
     steps_are_legal,
     ends_stay,
 )
-WHOLE_CHECKS: tuple[_Whole, ...] = (leases_only_rise, fences_are_used_once, all_was_quiet_in_time)
+WHOLE_CHECKS: tuple[_Whole, ...] = (leases_only_rise, fences_are_used_once, deaths_have_a_cause, all_was_quiet_in_time)

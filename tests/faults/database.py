@@ -27,13 +27,8 @@ class Postgres:
         self._folder = folder
         self._port = port
         self._server: EmbeddedPostgres | None = None
-
-    @property
-    def url(self) -> str:
-        """Where servers find it."""
-        assert self._server is not None
-        address = self._server.dsn
-        return f"postgresql://{address.user}:{quote(address.password, safe='')}@127.0.0.1:{self._port}/postgres"
+        self.url = ""
+        """Where servers find it, whether it runs or not; known once it has run."""
 
     @property
     def runs(self) -> bool:
@@ -54,6 +49,8 @@ class Postgres:
             },
         )
         await self._server.start()
+        address = self._server.dsn
+        self.url = f"postgresql://{address.user}:{quote(address.password, safe='')}@127.0.0.1:{self._port}/postgres"
 
     async def stop(self) -> None:
         """Ends it in order."""

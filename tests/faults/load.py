@@ -11,13 +11,14 @@ import json
 import random
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import styx
 from styx.errors import Final, Retryable, TaskEnded, TaskNotEnded
-from styx.models import Resources, RetryPolicy, Task, TaskSpec, TaskState
+from styx.models import RetryPolicy, Task, TaskSpec, TaskState
 from styx.spec import task_spec
 from tests.faults.history import Recorder
 from tests.faults.observer import Pieces
@@ -77,16 +78,13 @@ _KINDS: dict[str, Callable[[random.Random], Plan]] = {
 def spec_of(key: str, plan: Plan, runs: Path, disconnect_seconds: float) -> TaskSpec:
     """The task as it is submitted."""
     argv = (sys.executable, "-I", "-S", str(STUB), str(runs), key, json.dumps(plan))
-    options: dict[str, Any] = {"name": key, "disconnect_timeout": disconnect_seconds, "stop_grace": 1.0}
+    options: dict[str, Any] = {"name": key, "stop_grace": 1.0}
+    options["disconnect_timeout"] = plan.get("disconnect", disconnect_seconds)
     if "timeout" in plan:
         options["timeout"] = plan["timeout"]
     spec = task_spec(argv, **options, at_most_once=bool(plan.get("at_most_once")), cpus=plan.get("cpus", 0.5))
     if "max_retries" in plan:
-        from dataclasses import replace
-        from datetime import timedelta
-
         spec = replace(spec, retry=RetryPolicy(max_retries=plan["max_retries"], backoff=timedelta(seconds=0.2)))
-    assert isinstance(spec.resources, Resources)
     return spec
 
 
@@ -95,7 +93,7 @@ class Customer:
 
     def __init__(self, client: styx.AsyncClient, record: Recorder, runs: Path, disconnect_seconds: float) -> None:
         self.record = record
-        self._client = client
+        self.client = client
         self._runs = runs
         self._disconnect_seconds = disconnect_seconds
 
@@ -103,7 +101,7 @@ class Customer:
         """Submits; returns the id."""
         spec = spec_of(key, plan, self._runs, self._disconnect_seconds)
         self.record.write("submit", key=key, plan=plan)
-        task_id = await self._surely(key, "submit", lambda: self._client.submit_task(spec, request_id=key))
+        task_id = await self._surely(key, "submit", lambda: self.client.submit_task(spec, request_id=key))
         self.record.write("submit_ok", key=key, id=task_id)
         return task_id
 
@@ -111,9 +109,9 @@ class Customer:
         """Waits for an end. A task that is held for its bad luck is asked for again, as a person would."""
         while True:
             try:
-                task = await self._surely(key, "wait", lambda: self._client.wait(task_id, timeout=5))
+                task = await self._surely(key, "wait", lambda: self.client.wait(task_id, timeout=5))
             except TimeoutError:
-                task = await self._surely(key, "look", lambda: self._client.get_task(task_id))
+                task = await self._surely(key, "look", lambda: self.client.get_task(task_id))
                 if task.reason == "held":
                     await self.retry(key, task_id, f"{key}/held{task.attempt_count}")
             if task.state.is_terminal:
@@ -123,14 +121,14 @@ class Customer:
     async def cancel(self, key: str, task_id: str) -> None:
         """Asks for an end."""
         self.record.write("cancel", key=key, id=task_id)
-        await self._surely(key, "cancel", lambda: self._client.cancel(task_id, request_id=f"{key}/cancel"))
+        await self._surely(key, "cancel", lambda: self.client.cancel(task_id, request_id=f"{key}/cancel"))
         self.record.write("cancel_ok", key=key)
 
     async def retry(self, key: str, task_id: str, request_id: str) -> None:
         """Asks for one more attempt."""
         self.record.write("retry", key=key, id=task_id)
         try:
-            await self._surely(key, "retry", lambda: self._client.retry(task_id, request_id=request_id))
+            await self._surely(key, "retry", lambda: self.client.retry(task_id, request_id=request_id))
         except (TaskEnded, TaskNotEnded):
             return
         self.record.write("retry_ok", key=key)
@@ -140,11 +138,11 @@ class Customer:
         got = Pieces()
         fences: dict[int, int] = {}
         try:
-            async for chunk in self._client.logs(task_id, follow=True):
+            async for chunk in self.client.logs(task_id, follow=True):
                 got.take(chunk)
         except Retryable as error:
             self.record.write("follow_broken", key=key, error=repr(error))
-        task = await self._surely(key, "look", lambda: self._client.get_task(task_id))
+        task = await self._surely(key, "look", lambda: self.client.get_task(task_id))
         fences = {attempt.number: attempt.fence for attempt in task.attempts}
         logs = [
             {"fence": fences[attempt], "stream": stream, "pieces": pieces, "gaps": gaps}

@@ -143,14 +143,22 @@ class Wire:
         """Nothing gets through in these directions, and nobody is told."""
         if not self.place.cut(directions):
             for direction in directions:
-                self._open[direction].clear()
+                self.hold(direction)
+
+    def hold(self, direction: Direction) -> None:
+        """Keeps the bytes of one direction until they are released: packets that are late, not lost."""
+        self._open[direction].clear()
+
+    def release(self, direction: Direction) -> None:
+        """Lets go what was held."""
+        self._open[direction].set()
 
     def heal(self) -> None:
         """Everything gets through again, at once."""
         self.delay_seconds = 0.0
         self.place.heal()
-        for event in self._open.values():
-            event.set()
+        for direction in BOTH:
+            self.release(direction)
 
     async def close(self) -> None:
         """Stops carrying."""

@@ -20,6 +20,7 @@ from styx.models import LogChunk
 from styx_server.core.states import OutcomeKind, TaskState
 from tests.faults.database import Postgres
 from tests.faults.history import Event, Recorder, now
+from tests.support.until import soon_true
 
 LOOK_SECONDS = 0.25
 READERS = 8
@@ -27,7 +28,7 @@ STREAMS = {"STDOUT": 1, "STDERR": 2}
 
 _LEASES = "select agent_id, epoch, lease_seq from agent_leases order by agent_id"
 _ATTEMPTS = """
-    select t.id, s.name as key, a.number, a.fence, a.outcome, a.exit_code,
+    select t.id, s.name as key, a.number, a.fence, a.agent_id, a.outcome, a.exit_code,
         (select extract(epoch from min(e.time)) * 1e9 from task_events e
             where e.task_id = a.task_id and e.attempt = a.number and e.kind = 'ended')::bigint as ended_at
     from attempts a join tasks t on t.id = a.task_id join task_specs s on s.id = t.spec_id order by a.fence
@@ -41,6 +42,14 @@ _STREAMS = """
         coalesce(l.gaps, '[]') as gaps
     from log_streams l join tasks t on t.id = l.task_id join task_specs s on s.id = t.spec_id
 """
+
+
+_UNSEALED = """
+    select count(*) from log_streams l join attempts a on a.task_id = l.task_id and a.number = l.attempt
+    where not l.sealed and not l.corrupt and a.outcome not in (9, 10, 11)
+"""
+SEAL_SECONDS = 90.0
+"""What was complete while nobody looked is sealed by a loop that comes round once a minute."""
 
 
 class LeaseWatcher:
@@ -105,6 +114,7 @@ class Collector:
         """Reads everything once, and tasks a second time when the rest was read."""
         await self._tasks()
         async with self._postgres.connected() as connection:
+            await _until_sealed(connection)
             for row in await connection.fetch(_ATTEMPTS):
                 self._write("attempt", dict(row) | {"outcome": OutcomeKind(row["outcome"]).name})
             for row in await connection.fetch(_EVENTS):
@@ -146,6 +156,16 @@ class Collector:
         for _, _, pieces, _ in got.streams():
             for piece in pieces:
                 yield piece
+
+
+async def _until_sealed(connection: asyncpg.Connection) -> None:
+    """Output may come after the end of its task. What never comes is left to the checker."""
+
+    async def sealed() -> bool:
+        return not await connection.fetchval(_UNSEALED)
+
+    with suppress(AssertionError):
+        await soon_true(sealed, "every log is sealed", seconds=SEAL_SECONDS)
 
 
 def _json(text: Any) -> Any:

@@ -208,6 +208,10 @@ BROKEN: dict[str, tuple[str, Change]] = {
     ),
     "a lease falls": ("leases_only_rise", _set("leases", 20, leases=[[1, 1, 3]])),
     "a fence is used twice": ("fences_are_used_once", _set("styx", 2, fence=10)),
+    "a supervisor that never died is called dead": (
+        "deaths_have_a_cause",
+        _set("styx", 1, outcome="SUPERVISOR_LOST"),
+    ),
     "it never became quiet": (
         "all_was_quiet_in_time",
         _add("client", {"at": 99 * SECOND, "what": "not_quiet", "open": 3, "seconds": 60.0}),
