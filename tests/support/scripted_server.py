@@ -61,6 +61,7 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
         self.ack_beats = True
         self.ack_reports = True
         self.ack_logs = True
+        self.broken_pushes = 0
         self.join_status: grpc.StatusCode | None = None
         self.verdicts: Callable[[wire.Hello], list[wire.Verdict]] = self.usual_verdicts
         self.log_answer: Callable[[wire.LogChunk], wire.LogAck | None] = lambda _chunk: None
@@ -155,6 +156,9 @@ class ScriptedServer(AgentServiceServicer):  # type: ignore[misc]
             if request.epoch != self.session.epoch:
                 await context.abort(grpc.StatusCode.ABORTED, "an older session")
             self.pushes.append(request)
+            if self.broken_pushes:
+                self.broken_pushes -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
             if self.ack_logs:
                 await context.write(wire.PushLogsResponse(acks=[self._append(chunk) for chunk in request.chunks]))
 
