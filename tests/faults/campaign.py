@@ -17,7 +17,7 @@ from tests.faults.observer import Collector, LeaseWatcher
 from tests.faults.recovery import percentile, recovery_seconds
 from tests.faults.story import tell
 
-QUIET_SECONDS = 120.0
+QUIET_SECONDS = 180.0
 STORIES = 5
 
 

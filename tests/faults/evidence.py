@@ -11,6 +11,8 @@ from typing import Any
 
 from tests.faults.history import Event, Histories, Run
 
+ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT", "LOST"})
+
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
@@ -56,6 +58,11 @@ class Case:
     def task(self) -> Event | None:
         """What Styx says of it in the end."""
         return next(iter(self.tasks.values()), None)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it had ended before Styx was read."""
+        return all(reading["state"] in ENDED for reading in self.readings)
 
     @property
     def last(self) -> Attempt | None:
