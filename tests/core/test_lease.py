@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from styx_server.core.lease import (
@@ -41,6 +41,7 @@ def test_patience_is_the_window_and_its_margin(
     assert USUAL_TERMS.patience_seconds(state, disconnect) == patience
 
 
+@settings(deadline=None)
 @given(windows=st.floats(1, 1e6), drift=st.floats(0, 0.024), scale=st.floats(0.05, 1))
 def test_the_margin_covers_clocks_that_drift_apart(windows: float, drift: float, scale: float) -> None:
     terms = LeaseTerms.scaled(scale)
