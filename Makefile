@@ -12,7 +12,10 @@ GENERATED := styx/v1/styx_service_pb2.py
 # Extra words for the tools, for example: make test ARGS='-k leases'
 ARGS ?=
 
-.PHONY: help setup demo up down test check fmt lint types imports protos generated bench measure docs pins clean
+SEED ?= 1
+MINUTES ?= 5
+
+.PHONY: help setup demo up down test faults check fmt lint types imports protos generated bench measure docs pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +35,9 @@ down: setup ## Stop a Styx that runs in the background
 
 test: setup ## Run all tests
 	@$(BIN)/pytest $(ARGS)
+
+faults: setup ## Break a running Styx for MINUTES=5 with SEED=1, and check that it kept its promises
+	@$(BIN)/python -m tests.faults --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 check: setup ## Run every check that is not a test: format, lint, types, imports, generated code, documents
 	@$(MAKE) --keep-going format lint types imports generated docs

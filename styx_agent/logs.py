@@ -108,7 +108,9 @@ class LogPusher:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read_acks(call))
-                group.create_task(self._write_chunks(call))
+                # Not a second task: a group that only waits for its tasks leaves its own task cancelled when one
+                # fails (until Python 3.13), and a broken stream would pass for the wish to end.
+                await self._write_chunks(call)
         except BaseExceptionGroup as causes:
             raise first_cause(causes) from None
         finally:

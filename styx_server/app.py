@@ -13,11 +13,12 @@ from uuid import UUID
 
 from styx_server import VERSION
 from styx_server.clock import SystemClock
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.states import TaskState
 from styx_server.core.task import AgentId, TaskId
-from styx_server.loops.reap import PERIOD_SECONDS, Reaper
+from styx_server.loops.reap import Reaper
 from styx_server.loops.retire import PERIOD_SECONDS as RETIRE_PERIOD_SECONDS
 from styx_server.loops.retire import Retirer
 from styx_server.services.access import Access
@@ -78,7 +79,8 @@ class Identity:
 class App:
     """One server process, built and wired, not yet running."""
 
-    def __init__(self, database: Database, identity: Identity) -> None:
+    def __init__(self, database: Database, identity: Identity, terms: LeaseTerms = USUAL_TERMS) -> None:
+        self.terms = terms
         self.clock = SystemClock()
         self.identity = identity
         self.database = database
@@ -104,12 +106,13 @@ class App:
             database,
             self.clock,
             self.registry,
-            Greeting(database, identity.replica_id),
+            Greeting(database, identity.replica_id, terms),
             Parties(
                 reports=self.reports,
                 interest=self.interest,
                 streams=self.streams,
                 on_change=self.news.agents_changed,
+                terms=terms,
             ),
         )
         self.submission = Submission(database, self.shapes, self.clock, on_stored=self.news.tasks_stored)
@@ -123,7 +126,7 @@ class App:
         self.feed = Feed(database, self.tasks)
         self.intake = LogIntake(database, self.streams, self.clock, on_stored=self.metrics.log_bytes.inc)
         self.logs = LogReading(database, self.streams, on_follow=self.interest.follow)
-        self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed)
+        self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed, terms=terms)
         self.information = ServerInformation(
             database,
             self.clock,
@@ -132,8 +135,8 @@ class App:
             deployment_id=identity.deployment_id,
             replica_id=identity.replica_id,
         )
-        self.removal = Removal(database, self.registry, self.reports, on_change=self.news.agents_changed)
-        self.reaper = Reaper(database, self.reports, self.clock, on_change=self.news.agents_changed)
+        self.removal = Removal(database, self.registry, self.reports, self.news.agents_changed, terms)
+        self.reaper = Reaper(database, self.reports, self.clock, self.news.agents_changed, terms)
         self.leadership = _leadership(self)
 
     async def enter(self) -> None:
@@ -164,7 +167,8 @@ class App:
                 agents=self.agents,
                 removal=self.removal,
                 information=self.information,
-            )
+            ),
+            self.terms,
         )
         agents = AgentService(
             AgentUseCases(
@@ -177,6 +181,7 @@ class App:
             self.clock,
             deployment_id=self.identity.deployment_id,
             replica_id=self.identity.replica_id,
+            terms=self.terms,
         )
         guard = Guard(self.access, self.health, lambda method, result: self.metrics.calls.labels(method, result).inc())
         server = GrpcServer(guard, public, agents)
@@ -198,7 +203,7 @@ class App:
             self._repeat("lead", self.leadership.once, 2.0),
             self._repeat("interest", self.interest.once, INTEREST_SECONDS),
             self._repeat("retire", retirer.once, RETIRE_PERIOD_SECONDS),
-            self._repeat("reap", self._leading("reaper", self.reaper.once), PERIOD_SECONDS),
+            self._repeat("reap", self._leading("reaper", self.reaper.once), self.terms.look_seconds),
             self._repeat("health", self.health.look, 2.0),
             self._repeat("retention", self._leading("upkeep", self.retention.once), 3600.0),
             self._repeat("partitions", self._leading("upkeep", self._make_partitions), 3600.0),
@@ -331,7 +336,7 @@ def _scheduling(app: App) -> Scheduling:
     outward = Outward(on_unsent=app.news.unsent, on_change=app.news.changed)
     views = Views(
         ledger=app.ledger,
-        roster=Roster(app.database, app.shapes, app.ledger, app.clock),
+        roster=Roster(app.database, app.shapes, app.ledger, app.clock, app.terms),
         elsewhere=Elsewhere(app.database, app.clock, app.identity.number),
     )
     assigning = Assigning(app.database, app.ledger, app.registry, outward)

@@ -22,6 +22,7 @@ from styx_server import VERSION
 from styx_server.app import App, Identity
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError, Unavailable
+from styx_server.core.lease import LeaseTerms
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
 from styx_server.services.leadership import replica_number
@@ -63,7 +64,7 @@ async def serve(settings: Settings) -> None:
         row = await database.fetch_row("get_deployment")
         assert row is not None
         identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=replica_id, address=address)
-        await _run(settings, App(database, identity), embedded, stop)
+        await _run(settings, App(database, identity, LeaseTerms.scaled(settings.lease_scale)), embedded, stop)
 
 
 async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:

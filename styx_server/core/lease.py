@@ -8,42 +8,72 @@ attempt before; the margin covers clocks that drift by up to 2.4 %.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from styx_server.core.states import AttemptState
 from styx_server.core.task import AgentId
 
-START_WINDOW_SECONDS: Final = 20.0
-"""W: an attempt whose start is not recorded is stopped that long after the send time of the last acked beat."""
-
-UNREACHABLE_SECONDS: Final = 35.0
-"""An agent without a beat for this long gets no new work; two beats of 10 s and a slow commit fit in it."""
-
-LONGEST_GAP_SECONDS: Final = 20.0
-"""An observer that did not look for this long may have slept through a beat: it starts again."""
-
 MASS_SHARE: Final = 0.5
 MASS_COUNT: Final = 5
-MASS_HOLD_SECONDS: Final = 600.0
-"""Half of all agents, and five at least, silent at once: that is our outage. Nothing expires for ten minutes."""
+"""Half of all agents, and five at least, silent at once: that is our outage, and nothing expires for a while."""
 
 
-def margin_seconds(window_seconds: float) -> float:
-    """What is added to a window on this side, so that the other side has surely acted."""
-    return 0.05 * window_seconds + 10.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    """Every time of the lease. All are in proportion: `scaled` makes them shorter together or not at all.
 
-
-def patience_seconds(state: AttemptState, disconnect_seconds: float | None) -> float | None:
-    """How long an agent must have been silent before its attempt is dead; None: never.
-
-    Args:
-        state: ASSIGNED means that no start is recorded, so the attempt lives under the start window only.
-        disconnect_seconds: the task's own limit; None: never.
+    Attributes:
+        heartbeat_seconds: how often an agent says that it lives.
+        start_window_seconds: W: an attempt whose start is not recorded is stopped that long after the send time of the
+            last acked beat.
+        least_disconnect_seconds: the shortest disconnect timeout that a task may ask for.
+        least_margin_seconds: the fixed part of the margin.
+        unreachable_seconds: an agent without a beat for this long gets no new work; two beats and a slow commit fit
+            in it.
+        look_seconds: how often the observer looks.
+        longest_gap_seconds: an observer that did not look for this long may have slept through a beat: it starts
+            again.
+        mass_hold_seconds: how long nothing expires after many agents fell silent at once.
     """
-    if state is AttemptState.ASSIGNED:
-        return START_WINDOW_SECONDS + margin_seconds(START_WINDOW_SECONDS)
-    return None if disconnect_seconds is None else disconnect_seconds + margin_seconds(disconnect_seconds)
+
+    heartbeat_seconds: float = 10.0
+    start_window_seconds: float = 20.0
+    least_disconnect_seconds: float = 60.0
+    least_margin_seconds: float = 10.0
+    unreachable_seconds: float = 35.0
+    look_seconds: float = 5.0
+    longest_gap_seconds: float = 20.0
+    mass_hold_seconds: float = 600.0
+
+    @classmethod
+    def scaled(cls, scale: float) -> LeaseTerms:
+        """The usual terms, all of them times `scale`."""
+        usual = cls()
+        return cls(**{field.name: getattr(usual, field.name) * scale for field in fields(cls)})
+
+    def margin_seconds(self, window_seconds: float) -> float:
+        """What is added to a window on this side, so that the other side has surely acted."""
+        return 0.05 * window_seconds + self.least_margin_seconds
+
+    @property
+    def shortest_patience_seconds(self) -> float:
+        """How long an agent must have been silent before anything of it is dead."""
+        return self.start_window_seconds + self.margin_seconds(self.start_window_seconds)
+
+    def patience_seconds(self, state: AttemptState, disconnect_seconds: float | None) -> float | None:
+        """How long an agent must have been silent before its attempt is dead; None: never.
+
+        Args:
+            state: ASSIGNED means that no start is recorded, so the attempt lives under the start window only.
+            disconnect_seconds: the task's own limit; None: never.
+        """
+        if state is AttemptState.ASSIGNED:
+            return self.shortest_patience_seconds
+        return None if disconnect_seconds is None else disconnect_seconds + self.margin_seconds(disconnect_seconds)
+
+
+USUAL_TERMS: Final = LeaseTerms()
 
 
 @dataclass(slots=True)
@@ -55,13 +85,14 @@ class _Seen:
 class LeaseWatch:
     """One observer's view of all leases."""
 
-    def __init__(self) -> None:
+    def __init__(self, terms: LeaseTerms = USUAL_TERMS) -> None:
+        self._terms = terms
         self._seen: dict[AgentId, _Seen] = {}
         self._looked_at: float | None = None
 
     def observe(self, leases: Mapping[AgentId, int], now: float) -> None:
         """Takes in every lease as it is; `now` in seconds on a monotonic clock."""
-        if self._looked_at is not None and now - self._looked_at > LONGEST_GAP_SECONDS:
+        if self._looked_at is not None and now - self._looked_at > self._terms.longest_gap_seconds:
             self._seen.clear()
         self._looked_at = now
         for agent_id in self._seen.keys() - leases.keys():
@@ -86,6 +117,6 @@ class LeaseWatch:
     def is_outage(self, now: float) -> bool:
         """Whether so many agents fell silent lately that the fault must be ours."""
         # From the moment at which the first attempt could be ended, not a second later.
-        silent = self.silent(now, START_WINDOW_SECONDS + margin_seconds(START_WINDOW_SECONDS))
-        fresh = [seconds for _, seconds in silent.values() if seconds < MASS_HOLD_SECONDS]
+        silent = self.silent(now, self._terms.shortest_patience_seconds)
+        fresh = [seconds for _, seconds in silent.values() if seconds < self._terms.mass_hold_seconds]
         return len(fresh) >= MASS_COUNT and len(fresh) > MASS_SHARE * len(self._seen)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from styx_server.core.errors import InvalidRequest, Violation
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.task import DEFAULT_POOL, NewTask, Resources, Shape, TaskSpec
 
 MAX_BATCH: Final = 10_000
@@ -30,7 +31,6 @@ MAX_BYTES: Final = 2**60
 MAX_SECONDS: Final = 315_576_000.0
 """Ten years: longer is a mistake of units."""
 MIN_TIMEOUT_SECONDS: Final = 0.001
-MIN_DISCONNECT_SECONDS: Final = 60.0
 MAX_RETRIES: Final = 1000
 MAX_PRIORITY: Final = 1000
 
@@ -41,19 +41,20 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
-def admit(spec: TaskSpec, body: bytes, path: str = "spec") -> NewTask:
+def admit(spec: TaskSpec, body: bytes, path: str = "spec", terms: LeaseTerms = USUAL_TERMS) -> NewTask:
     """Judges `spec` and returns what the server keeps of it.
 
     Args:
         spec: the decoded spec.
         body: the same spec as bytes, handed to the agent unread.
         path: where the spec stands in the request, for the violations.
+        terms: how short a disconnect timeout may be.
 
     Raises:
         InvalidRequest: something is wrong; names every wrong field.
     """
     violations = [
-        Violation(field=f"{path}.{field}" if field else path, description=text) for field, text in _faults(spec)
+        Violation(field=f"{path}.{field}" if field else path, description=text) for field, text in _faults(spec, terms)
     ]
     if violations:
         reason = "NOT_SUPPORTED" if spec.unsupported and len(violations) == len(spec.unsupported) else None
@@ -101,7 +102,7 @@ def check_labels(field: str, labels: Mapping[str, str]) -> None:
 _SLUG_RULE: Final = "must be 1 to 63 of a-z, 0-9 and '-', and start and end with a letter or digit"
 
 
-def _faults(spec: TaskSpec) -> Iterator[tuple[str, str]]:
+def _faults(spec: TaskSpec, terms: LeaseTerms) -> Iterator[tuple[str, str]]:
     if spec.size_bytes > MAX_SPEC_BYTES:
         yield "", f"is {spec.size_bytes:,} bytes, at most {MAX_SPEC_BYTES:,} are taken; put large input into a file"
     for field in spec.unsupported:
@@ -110,7 +111,7 @@ def _faults(spec: TaskSpec) -> Iterator[tuple[str, str]]:
     yield from _text_faults(spec)
     yield from _label_faults("labels", spec.labels.items())
     yield from _resource_faults(spec)
-    yield from _time_faults(spec)
+    yield from _time_faults(spec, terms)
     yield from _policy_faults(spec)
 
 
@@ -183,11 +184,11 @@ def _resource_faults(spec: TaskSpec) -> Iterator[tuple[str, str]]:
     yield from _label_faults("resources.labels", resources.labels)
 
 
-def _time_faults(spec: TaskSpec) -> Iterator[tuple[str, str]]:
+def _time_faults(spec: TaskSpec, terms: LeaseTerms) -> Iterator[tuple[str, str]]:
     spans = (
         ("timeout", spec.timeout_seconds, MIN_TIMEOUT_SECONDS),
         ("stop_grace", spec.stop_grace_seconds, 0.0),
-        ("disconnect_timeout", spec.disconnect_seconds, MIN_DISCONNECT_SECONDS),
+        ("disconnect_timeout", spec.disconnect_seconds, terms.least_disconnect_seconds),
         ("retry.backoff", spec.retry.backoff_seconds, 0.0),
         ("retry.max_backoff", spec.retry.max_backoff_seconds, 0.0),
     )

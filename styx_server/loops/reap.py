@@ -13,15 +13,13 @@ import structlog
 from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
-from styx_server.core.lease import START_WINDOW_SECONDS, LeaseWatch, margin_seconds, patience_seconds
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms, LeaseWatch
 from styx_server.core.states import AttemptState, OutcomeKind
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.services.reports import Reports
 from styx_server.store.database import Database
 
 _log = structlog.get_logger()
-
-PERIOD_SECONDS = 5.0
 
 
 class Reaper:
@@ -32,13 +30,19 @@ class Reaper:
     """
 
     def __init__(
-        self, database: Database, reports: Reports, clock: Clock, on_change: Callable[[Iterable[AgentId]], None]
+        self,
+        database: Database,
+        reports: Reports,
+        clock: Clock,
+        on_change: Callable[[Iterable[AgentId]], None],
+        terms: LeaseTerms = USUAL_TERMS,
     ) -> None:
         self._database = database
         self._reports = reports
         self._clock = clock
         self._on_change = on_change
-        self._watch = LeaseWatch()
+        self._terms = terms
+        self._watch = LeaseWatch(terms)
         self._outage = False
         self._failures = 0
 
@@ -61,8 +65,7 @@ class Reaper:
         self._watch.observe({AgentId(row["agent_id"]): row["lease_seq"] for row in rows}, now)
         if self._is_outage(now):
             return None
-        shortest = START_WINDOW_SECONDS + margin_seconds(START_WINDOW_SECONDS)
-        silent = self._watch.silent(now, shortest)
+        silent = self._watch.silent(now, self._terms.shortest_patience_seconds)
         if silent:
             await self._reap(silent)
         return None
@@ -74,7 +77,7 @@ class Reaper:
             for row in rows:
                 state = AttemptState(row["attempt_state"])
                 limit = row["disconnect_ms"]
-                patience = patience_seconds(state, None if limit is None else limit / 1000)
+                patience = self._terms.patience_seconds(state, None if limit is None else limit / 1000)
                 if row["agent_id"] == agent_id and patience is not None and seconds >= patience:
                     message = f"agent a{agent_id} has been silent for {seconds:.0f} s"
                     outcome = Outcome(kind=OutcomeKind.LOST, message=message)

@@ -11,7 +11,7 @@ from typing import Final
 
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound, Unauthenticated
-from styx_server.core.lease import UNREACHABLE_SECONDS
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.placement.capacity import Capacity, Gpu
 from styx_server.core.task import AgentId, Resources, TaskId
 from styx_server.services.access import digest
@@ -87,13 +87,20 @@ class Agents:
     """
 
     def __init__(
-        self, database: Database, shapes: Shapes, clock: Clock, on_change: Callable[[Iterable[AgentId]], None]
+        self,
+        database: Database,
+        shapes: Shapes,
+        clock: Clock,
+        *,
+        on_change: Callable[[Iterable[AgentId]], None],
+        terms: LeaseTerms = USUAL_TERMS,
     ) -> None:
         self._database = database
         self._shapes = shapes
         self._clock = clock
         self._on_change = on_change
         self._joins = asyncio.Semaphore(1)
+        self._unreachable_seconds = terms.unreachable_seconds
 
     async def page(self, after: int, count: int) -> list[AgentView]:
         """Up to `count` agents with ids above `after`."""
@@ -203,15 +210,15 @@ class Agents:
             held.setdefault(row["agent_id"], []).append(
                 _Held(resources=resources, gpu_indexes=row["gpu_indexes"] or ())
             )
-        return [_view(row, held.get(row["id"], [])) for row in rows]
+        return [_view(row, held.get(row["id"], []), self._unreachable_seconds) for row in rows]
 
 
-def _view(row: Row, held: Sequence[_Held]) -> AgentView:
+def _view(row: Row, held: Sequence[_Held], unreachable_seconds: float) -> AgentView:
     capacity = capacity_from_json(row["capacity"])
     return AgentView(
         agent_id=AgentId(row["id"]),
         name=row["name"],
-        state=_state(row),
+        state=_state(row, unreachable_seconds),
         pool=row["pool"],
         labels=row["labels"],
         capacity=capacity,
@@ -227,10 +234,10 @@ def _view(row: Row, held: Sequence[_Held]) -> AgentView:
     )
 
 
-def _state(row: Row) -> AgentState:
+def _state(row: Row, unreachable_seconds: float) -> AgentState:
     if row["said_goodbye"]:
         return AgentState.OFFLINE
-    if not row["connected"] or row["beat_age_seconds"] > UNREACHABLE_SECONDS:
+    if not row["connected"] or row["beat_age_seconds"] > unreachable_seconds:
         return AgentState.UNREACHABLE
     return AgentState.DRAINING if row["draining"] or row["leaving"] else AgentState.READY
 

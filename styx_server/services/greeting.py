@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from styx_server.core.errors import NotFound, Superseded
-from styx_server.core.lease import UNREACHABLE_SECONDS
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.session import (
     Action,
     EndedAttempt,
@@ -59,8 +59,9 @@ class Reconciled:
 class Greeting:
     """Opens sessions in the database, for one server process."""
 
-    def __init__(self, database: Database, replica_id: UUID) -> None:
+    def __init__(self, database: Database, replica_id: UUID, terms: LeaseTerms = USUAL_TERMS) -> None:
         self._database = database
+        self._unreachable_seconds = terms.unreachable_seconds
         self._replica_id = replica_id
 
     async def enter(self, hello: Hello) -> Entry:
@@ -72,7 +73,9 @@ class Greeting:
             Superseded: another program with its identity is connected to another server.
         """
         async with self._database.transaction() as transaction:
-            before = await transaction.fetch_row("lock_lease", agent_id=hello.agent_id, seconds=UNREACHABLE_SECONDS)
+            before = await transaction.fetch_row(
+                "lock_lease", agent_id=hello.agent_id, seconds=self._unreachable_seconds
+            )
             if before is None:
                 raise NotFound(f"agent a{hello.agent_id} is not known any more; join again", reason="AGENT_NOT_FOUND")
             if before["removed"]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from styx_server.core.errors import NotFound, WrongState
-from styx_server.core.lease import UNREACHABLE_SECONDS
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.states import OutcomeKind
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.services.access import removed_agent
@@ -51,7 +51,9 @@ class Removal:
         registry: SessionRegistry,
         reports: Reports,
         on_change: Callable[[Iterable[AgentId]], None],
+        terms: LeaseTerms = USUAL_TERMS,
     ) -> None:
+        self._unreachable_seconds = terms.unreachable_seconds
         self._database = database
         self._registry = registry
         self._reports = reports
@@ -72,7 +74,7 @@ class Removal:
                 text = f"there is no agent a{agent_id}; see `styx agent list`"
                 raise NotFound(text, reason="AGENT_NOT_FOUND", agent_id=f"a{agent_id}")
             if first:
-                _refuse(row, how)
+                _refuse(row, how, self._unreachable_seconds)
                 await transaction.execute("revoke_agent", id=agent_id, now=None)
         self.dismiss(agent_id)
         self._on_change([agent_id])
@@ -97,12 +99,12 @@ class Removal:
         await self._reports.end_many(agent_id, [(TaskId(row["id"]), Fence(row["fence"]), outcome) for row in rows])
 
 
-def _refuse(row: Row, how: HowToRemove) -> None:
+def _refuse(row: Row, how: HowToRemove, unreachable_seconds: float) -> None:
     name, age = f"a{row['id']}", row["beat_age_seconds"]
-    if how.lost and age is not None and age <= UNREACHABLE_SECONDS:
+    if how.lost and age is not None and age <= unreachable_seconds:
         text = (
             f"agent {name} was heard of {age:.0f} s ago, so its machine is not gone; stop it and wait "
-            f"{UNREACHABLE_SECONDS:.0f} s, or drain the agent with `styx agent drain {name} --deadline 0s --wait`"
+            f"{unreachable_seconds:.0f} s, or drain the agent with `styx agent drain {name} --deadline 0s --wait`"
         )
         raise WrongState(text, reason="AGENT_IN_USE", agent_id=name)
     if row["attempts"] and not (row["removed"] or how.force or how.lost):

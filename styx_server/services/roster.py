@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from styx_server.clock import Clock
-from styx_server.core.lease import UNREACHABLE_SECONDS, LeaseWatch
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms, LeaseWatch
 from styx_server.core.placement.capacity import AgentSlots, Reservation
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.task import AgentId, Fence
@@ -29,12 +29,15 @@ _PAGE: Final = 1000
 class Roster:
     """Keeps the ledger's view of agents true. Only one of its methods runs at a time."""
 
-    def __init__(self, database: Database, shapes: Shapes, ledger: Ledger, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, shapes: Shapes, ledger: Ledger, clock: Clock, terms: LeaseTerms = USUAL_TERMS
+    ) -> None:
+        self._terms = terms
         self._database = database
         self._shapes = shapes
         self._ledger = ledger
         self._clock = clock
-        self._watch = LeaseWatch()
+        self._watch = LeaseWatch(terms)
         self._silent: set[AgentId] = set()
         self._changed: set[AgentId] = set()
         self._all_at = 0.0
@@ -58,7 +61,7 @@ class Roster:
         """Reads everything anew."""
         for agent_id in list(self._ledger.fleet.agents):
             self._ledger.leave(agent_id)
-        self._watch = LeaseWatch()
+        self._watch = LeaseWatch(self._terms)
         self._silent.clear()
         self._all_at = 0.0
         await self.refresh()
@@ -93,7 +96,7 @@ class Roster:
 
     def _listen(self, rows: list[Row], now: float) -> None:
         self._watch.observe({AgentId(row["id"]): row["lease_seq"] for row in rows if row["connected"]}, now)
-        silent = set(self._watch.silent(now, UNREACHABLE_SECONDS))
+        silent = set(self._watch.silent(now, self._terms.unreachable_seconds))
         for agent_id in silent - self._silent:
             _log.warning("agent_silent", agent=agent_id)
         self._silent = silent

@@ -16,7 +16,7 @@ import structlog
 from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Superseded
-from styx_server.core.lease import UNREACHABLE_SECONDS
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.session import Hello, StopOrder
 from styx_server.core.task import AgentId, Fence
 from styx_server.services.greeting import Greeting, cloned
@@ -43,7 +43,7 @@ class BeatAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parties:
-    """Who acts on what agents say.
+    """Who acts on what agents say, and on which terms.
 
     Attributes:
         streams: what this server remembers of output.
@@ -54,6 +54,7 @@ class Parties:
     interest: Interest
     streams: LogStreams
     on_change: Callable[[Iterable[AgentId]], None]
+    terms: LeaseTerms = USUAL_TERMS
 
 
 class Sessions:
@@ -74,6 +75,7 @@ class Sessions:
         self.beats: GroupCommit[tuple[Session, bool], bool] = GroupCommit(
             "beats", self._renew, clock=clock, patience=lambda _: 1.0
         )
+        self._terms = parties.terms
 
     async def open(self, hello: Hello, outlet: Outlet) -> Session:
         """Opens a session: a new epoch, one view of what the agent holds, and work may come.
@@ -165,7 +167,7 @@ class Sessions:
         there = self._registry.get(hello.agent_id)
         if there is None or there.supervisor_id == hello.supervisor_id:
             return
-        if self._clock.monotonic() - there.last_beat < UNREACHABLE_SECONDS:
+        if self._clock.monotonic() - there.last_beat < self._terms.unreachable_seconds:
             raise cloned(hello.agent_id, there.epoch)
 
     def _end_older(self, agent_id: AgentId, epoch: int) -> None:

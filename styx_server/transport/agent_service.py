@@ -16,7 +16,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1 import agent_service_pb2_grpc
 from styx_server.clock import Clock
 from styx_server.core.errors import InvalidRequest, Superseded, Violation
-from styx_server.core.lease import START_WINDOW_SECONDS
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.limits import MAX_NAME_CHARS
 from styx_server.core.session import LogStream
 from styx_server.core.task import Fence
@@ -36,7 +36,6 @@ from styx_server.transport.session_stream import Context, Outbox, SessionStream
 
 _log = structlog.get_logger()
 
-HEARTBEAT_SECONDS: Final = 10.0
 MAX_REQUEST_BYTES: Final = 1 << 20
 """Raw bytes in one request of PushLogs; with `_LOG_WINDOW`, what one agent can have in memory here."""
 _LOG_WINDOW: Final = 8
@@ -56,11 +55,20 @@ class AgentUseCases:
 class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     """`styx.agent.v1.AgentService`; the comments in the proto are its reference."""
 
-    def __init__(self, use: AgentUseCases, clock: Clock, *, deployment_id: UUID, replica_id: UUID) -> None:
+    def __init__(
+        self,
+        use: AgentUseCases,
+        clock: Clock,
+        *,
+        deployment_id: UUID,
+        replica_id: UUID,
+        terms: LeaseTerms = USUAL_TERMS,
+    ) -> None:
         self._use = use
         self._clock = clock
         self._deployment_id = str(deployment_id)
         self._replica_id = str(replica_id)
+        self._terms = terms
         self._outboxes: set[Outbox] = set()
 
     async def Join(  # noqa: N802
@@ -120,8 +128,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             deployment_id=self._deployment_id,
             replica_id=self._replica_id,
             server_time=timestamp(self._clock.now()),
-            heartbeat_interval=duration(HEARTBEAT_SECONDS),
-            start_window=duration(START_WINDOW_SECONDS),
+            heartbeat_interval=duration(self._terms.heartbeat_seconds),
+            start_window=duration(self._terms.start_window_seconds),
             features=[wire.FEATURE_LOG_ZSTD],
         )
 

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from styx.v1 import agents_pb2, styx_service_pb2, tasks_pb2
 from styx_server import clock
 from styx_server.core.errors import InvalidRequest, Violation
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.limits import admit
 from styx_server.core.placement.capacity import Capacity, Gpu
 from styx_server.core.session import LogGap
@@ -62,17 +63,17 @@ def request_digest(message: Message) -> bytes:
     return hashlib.sha256(copy.SerializeToString(deterministic=True)).digest()
 
 
-def new_task(spec: tasks_pb2.TaskSpec, path: str) -> NewTask:
+def new_task(spec: tasks_pb2.TaskSpec, path: str, terms: LeaseTerms = USUAL_TERMS) -> NewTask:
     """Decodes and judges a spec.
 
     Raises:
         InvalidRequest: something is wrong with it.
     """
     body = spec.SerializeToString(deterministic=True)
-    return admit(task_spec(spec, len(body), path), body, path)
+    return admit(task_spec(spec, len(body), path), body, path, terms)
 
 
-async def new_tasks(specs: Iterable[tasks_pb2.TaskSpec]) -> list[NewTask]:
+async def new_tasks(specs: Iterable[tasks_pb2.TaskSpec], terms: LeaseTerms = USUAL_TERMS) -> list[NewTask]:
     """Decodes and judges many; those with the same spec come back as one object.
 
     Lets others run now and then: ten thousand different specs take a third of a second.
@@ -87,7 +88,7 @@ async def new_tasks(specs: Iterable[tasks_pb2.TaskSpec]) -> list[NewTask]:
         task = known.get(body)
         if task is None:
             path = f"specs[{index}]"
-            task = known[body] = admit(task_spec(spec, len(body), path), body, path)
+            task = known[body] = admit(task_spec(spec, len(body), path), body, path, terms)
         tasks.append(task)
         if len(tasks) % _DECODE_SLICE == 0:
             await clock.sleep(0)

@@ -12,6 +12,7 @@ import grpc
 from styx.v1 import styx_service_pb2, styx_service_pb2_grpc, tasks_pb2
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.filter import parse_filter
+from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.limits import MAX_BATCH, MAX_CANCEL, check_batch, check_slug
 from styx_server.core.session import LogStream
 from styx_server.core.states import TaskState
@@ -50,17 +51,18 @@ class UseCases:
 class StyxService(MachineMethods, styx_service_pb2_grpc.StyxServiceServicer):
     """`styx.v1.StyxService`; the comments in the proto are its reference."""
 
-    def __init__(self, use: UseCases) -> None:
+    def __init__(self, use: UseCases, terms: LeaseTerms = USUAL_TERMS) -> None:
         self._use = use
         self._agents = use.agents
         self._removal = use.removal
+        self._terms = terms
 
     async def SubmitTask(  # noqa: N802
         self, request: styx_service_pb2.TaskRequest, context: _Context
     ) -> styx_service_pb2.TaskResponse:
         """One task."""
         del context
-        task = codec.new_task(request.spec, "spec")
+        task = codec.new_task(request.spec, "spec", self._terms)
         call = Submit(tasks=[task], namespace=_namespace(request.namespace), **mutation_fields(request, "SubmitTask"))
         (task_id,) = await self._use.submission.submit(call)
         state = TaskState.PENDING
@@ -74,7 +76,7 @@ class StyxService(MachineMethods, styx_service_pb2_grpc.StyxServiceServicer):
         """Many tasks, all or none."""
         del context
         check_batch("specs", len(request.specs))
-        tasks = await codec.new_tasks(request.specs)
+        tasks = await codec.new_tasks(request.specs, self._terms)
         call = Submit(tasks=tasks, namespace=_namespace(request.namespace), **mutation_fields(request, "SubmitTasks"))
         task_ids = await self._use.submission.submit(call)
         return styx_service_pb2.SubmitTasksResponse(task_ids=[f"t{task_id}" for task_id in task_ids])

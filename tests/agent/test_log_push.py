@@ -64,6 +64,15 @@ async def test_no_more_is_sent_than_the_window_allows(server: ScriptedServer) ->
 
 
 @pytest.mark.usefixtures("agent")
+async def test_a_stream_of_output_that_breaks_alone_is_opened_again(server: ScriptedServer) -> None:
+    server.broken_pushes = 2
+    fence = server.assign("echo one; echo two >&2")
+    await soon(lambda: server.complete(fence), "end and output")
+    assert (server.stdout(fence), server.stderr(fence)) == (b"one\n", b"two\n")
+    assert len(server.sessions) == 1
+
+
+@pytest.mark.usefixtures("agent")
 async def test_a_rewind_is_followed(server: ScriptedServer) -> None:
     refused: list[int] = []
 

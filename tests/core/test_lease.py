@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from styx_server.core.lease import (
-    LONGEST_GAP_SECONDS,
-    MASS_HOLD_SECONDS,
-    UNREACHABLE_SECONDS,
+    USUAL_TERMS,
+    LeaseTerms,
     LeaseWatch,
-    margin_seconds,
-    patience_seconds,
 )
 from styx_server.core.states import AttemptState
 from styx_server.core.task import AgentId
@@ -41,13 +38,16 @@ def _watched(leases: list[dict[AgentId, int]]) -> LeaseWatch:
 def test_patience_is_the_window_and_its_margin(
     state: AttemptState, disconnect: float | None, patience: float | None
 ) -> None:
-    assert patience_seconds(state, disconnect) == patience
+    assert USUAL_TERMS.patience_seconds(state, disconnect) == patience
 
 
-@given(window=st.floats(20, 1e7), drift=st.floats(0, 0.024))
-def test_the_margin_covers_clocks_that_drift_apart(window: float, drift: float) -> None:
+@settings(deadline=None)
+@given(windows=st.floats(1, 1e6), drift=st.floats(0, 0.024), scale=st.floats(0.05, 1))
+def test_the_margin_covers_clocks_that_drift_apart(windows: float, drift: float, scale: float) -> None:
+    terms = LeaseTerms.scaled(scale)
+    window = windows * terms.start_window_seconds
     # The supervisor stops at window on a slow clock; we count window + margin on a fast one.
-    assert (window + margin_seconds(window)) / (1 + drift) >= window * (1 + drift)
+    assert (window + terms.margin_seconds(window)) / (1 + drift) >= window * (1 + drift)
 
 
 def test_a_lease_that_moves_is_never_silent() -> None:
@@ -69,7 +69,7 @@ def test_an_observer_starts_from_zero_whatever_it_finds() -> None:
 
 def test_an_observer_that_slept_starts_from_zero() -> None:
     watch = _watched([{A1: 1}, {A1: 1}])
-    later = LOOK + LONGEST_GAP_SECONDS + 1
+    later = LOOK + USUAL_TERMS.longest_gap_seconds + 1
     watch.observe({A1: 1}, later)
     assert watch.silent(later, 1.0) == {}
 
@@ -99,10 +99,10 @@ def _fleet(total: int, silent: int, seconds: float) -> tuple[LeaseWatch, float]:
     ("total", "silent", "outage"), [(1, 1, False), (4, 4, False), (10, 5, False), (10, 6, True), (100, 40, False)]
 )
 def test_many_silent_at_once_are_our_outage(total: int, silent: int, outage: bool) -> None:
-    watch, now = _fleet(total, silent, UNREACHABLE_SECONDS + LOOK)
+    watch, now = _fleet(total, silent, USUAL_TERMS.unreachable_seconds + LOOK)
     assert watch.is_outage(now) is outage
 
 
 def test_an_outage_is_not_believed_for_ever() -> None:
-    watch, now = _fleet(10, 10, MASS_HOLD_SECONDS + 2 * LOOK)
+    watch, now = _fleet(10, 10, USUAL_TERMS.mass_hold_seconds + 2 * LOOK)
     assert not watch.is_outage(now)

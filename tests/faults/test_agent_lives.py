@@ -119,7 +119,7 @@ def _size(path: Path) -> int:
 
 
 def test_a_task_outlives_its_link_again_and_again(client: styx.Client, make_agent: MakeAgent, tmp_path: Path) -> None:
-    agent, dice = make_agent(), Random(SEED)  # noqa: S311 - moments, not secrets
+    agent, dice = make_agent(), Random(SEED)
     record, go = tmp_path / "record", tmp_path / "go"
     task_id = _submit(client, agent, _python(NOISE, SEED, record, go))
     for _ in range(KILLS):
@@ -212,7 +212,7 @@ def test_a_full_disk_stops_or_thins_output_and_nothing_else(
     finally:
         os.kill(server, signal.SIGCONT)
     assert client.wait(task_id, timeout=120).exit_code == 0
-    dice = Random(SEED)  # noqa: S311 - what the task writes
+    dice = Random(SEED)
     written = b"".join(dice.randbytes(1 << 16) for _ in range(size >> 16))
     chunks = list(client.logs(task_id, stream=LogStream.STDOUT, follow=True))
     gaps = [(gap.start_offset, gap.end_offset) for chunk in chunks for gap in chunk.gaps]

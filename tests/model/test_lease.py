@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from styx_agent.supervisor.rules import Lease, StartOrder, lease_stop
-from styx_server.core.lease import START_WINDOW_SECONDS, patience_seconds
+from styx_server.core.lease import USUAL_TERMS
 from styx_server.core.states import AttemptState
 from tests.model.lease import Rules
 from tests.model.search import search
@@ -47,12 +47,12 @@ def test_the_windows_hold_without_the_spare_rules() -> None:
 def overlap_seconds(state: AttemptState, span_seconds: float, drift: float) -> float:
     """How long, at worst, attempt 2 could run beside attempt 1: the agent's clock slow, the reaper's fast."""
     recorded = state is not AttemptState.ASSIGNED
-    lease = Lease(sent_micros=0, window_micros=round(START_WINDOW_SECONDS * 1e6))
+    lease = Lease(sent_micros=0, window_micros=round(USUAL_TERMS.start_window_seconds * 1e6))
     order = StartOrder(
         fence=1, task_id=1, attempt=1, argv=["true"], disconnect_micros=round(span_seconds * 1e6), grace_micros=0
     )
     stop = lease_stop(lease, recorded=recorded, order=order)
-    patience = patience_seconds(state, span_seconds)
+    patience = USUAL_TERMS.patience_seconds(state, span_seconds)
     assert stop is not None
     assert patience is not None
     return stop.kill_micros / 1e6 * (1 + drift) - patience / (1 + drift)
@@ -69,8 +69,8 @@ def test_more_drift_than_promised_would_not_be_covered() -> None:
 
 
 def test_nothing_starts_once_the_short_window_is_over() -> None:
-    lease = Lease(sent_micros=0, window_micros=round(START_WINDOW_SECONDS * 1e6))
-    assert not lease.may_start(round(START_WINDOW_SECONDS * 1e6))
-    patience = patience_seconds(AttemptState.ASSIGNED, None)
+    lease = Lease(sent_micros=0, window_micros=round(USUAL_TERMS.start_window_seconds * 1e6))
+    assert not lease.may_start(round(USUAL_TERMS.start_window_seconds * 1e6))
+    patience = USUAL_TERMS.patience_seconds(AttemptState.ASSIGNED, None)
     assert patience is not None
-    assert patience / (1 + DRIFT) > START_WINDOW_SECONDS * (1 + DRIFT)
+    assert patience / (1 + DRIFT) > USUAL_TERMS.start_window_seconds * (1 + DRIFT)

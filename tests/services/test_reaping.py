@@ -8,7 +8,7 @@ import pytest
 
 from styx_server import clock
 from styx_server.core.errors import Unavailable
-from styx_server.core.lease import START_WINDOW_SECONDS, margin_seconds
+from styx_server.core.lease import USUAL_TERMS
 from styx_server.core.states import AttemptState, TaskState
 from styx_server.loops.reap import Reaper
 from tests.services.test_outage import no_database
@@ -17,7 +17,7 @@ from tests.support.server import FakeAgent, Server, started
 from tests.support.until import soon, soon_true
 
 HOUR = timedelta(hours=1)
-LOST_AFTER = START_WINDOW_SECONDS + margin_seconds(START_WINDOW_SECONDS)
+LOST_AFTER = USUAL_TERMS.shortest_patience_seconds
 
 
 class SetClock:

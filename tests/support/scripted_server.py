@@ -63,6 +63,7 @@ class ScriptedServer:
         self.ack_beats = True
         self.ack_reports = True
         self.ack_logs = True
+        self.broken_pushes = 0
         self.join_status: grpc.StatusCode | None = None
         self.has_removed_agents = False
         self.verdicts: Callable[[wire.Hello], list[wire.Verdict]] = self.usual_verdicts
@@ -158,6 +159,9 @@ class ScriptedServer:
             if request.epoch != self.session.epoch:
                 await context.abort(grpc.StatusCode.ABORTED, "an older session")
             self.pushes.append(request)
+            if self.broken_pushes:
+                self.broken_pushes -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
             if self.ack_logs:
                 await context.write(wire.PushLogsResponse(acks=[self._append(chunk) for chunk in request.chunks]))
 

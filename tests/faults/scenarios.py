@@ -1,0 +1,205 @@
+"""Faults by design, one story for each planted bug: on the right code nothing is wrong, on the other the checker tells.
+
+Times of leases are a tenth of the usual: an agent beats every second, starts nothing after 2 s of silence, stops its
+tasks after 6 s; the server gives them up after 7.3 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.cluster import Agent, Cluster
+from tests.faults.harm import KINDS
+from tests.faults.history import RUNS, Recorder, read
+from tests.faults.load import Customer
+from tests.faults.planted import HELD, HOLD, SLOW_REAPER, Replacement
+from tests.support.until import soon, soon_true
+
+SCALE = 0.1
+DISCONNECT_SECONDS = 60.0 * SCALE
+MARGIN_SECONDS = 0.05 * DISCONNECT_SECONDS + 10.0 * SCALE
+LONG = {"seconds": 40, "stdout": 40_000}
+PATIENCE_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a story needs at hand."""
+
+    cluster: Cluster
+    customer: Customer
+    journal: Recorder
+
+    async def running(self, key: str, **plan: Any) -> tuple[str, Agent]:
+        """A task whose start is recorded, and the agent that runs it."""
+        task_id = await self.customer.submit(key, LONG | plan)
+
+        async def recorded() -> bool:
+            return (await self.customer.client.get_status(task_id)).state == "RUNNING"
+
+        await soon_true(recorded, f"{key} runs", seconds=PATIENCE_SECONDS)
+        agent_id = (await self.customer.client.get_status(task_id)).agent_id
+        name = (await self.customer.client.agent(agent_id)).name
+        return task_id, next(agent for agent in self.cluster.agents if agent.name == name)
+
+    def runs(self, key: str) -> int:
+        """How often it was started."""
+        return len(list((self.cluster.folder / RUNS / key).glob("*.run")))
+
+    async def runs_again(self, key: str) -> None:
+        """Waits for a second run."""
+        await soon(lambda: self.runs(key) > 1, f"{key} runs again", seconds=PATIENCE_SECONDS)
+
+    async def beats(self, agent: Agent) -> None:
+        """Waits until one more beat of an agent is stored."""
+        before = await self._lease_seq(agent)
+
+        async def moved() -> bool:
+            return await self._lease_seq(agent) > before
+
+        await soon_true(moved, "a beat is stored", seconds=PATIENCE_SECONDS)
+
+    async def _lease_seq(self, agent: Agent) -> int:
+        async with self.cluster.postgres.connected() as connection:
+            statement = "select lease_seq from agent_leases join agents on agents.id = agent_id where name = $1"
+            return int(await connection.fetchval(statement, agent.name))
+
+    async def finish(self, key: str, task_id: str) -> None:
+        """Heals everything, and ends the task."""
+        await self.cluster.heal()
+        await self.customer.cancel(key, task_id)
+        await self.customer.wait(key, task_id)
+
+
+async def the_end_is_reported_while_the_table_is_locked(stage: Stage) -> None:
+    """The server dies before it can store an end; the agent must still have it."""
+    task_id, agent = await stage.running("end", seconds=1.5, at_most_once=True, stdout=1000)
+    (replica,) = stage.cluster.replicas
+    # The table that ends are decided from.
+    async with KINDS["tables locked"].inflict(stage.cluster, 0):
+        await soon(lambda: _has_ended(stage, "end"), "the run ends", seconds=PATIENCE_SECONDS)
+        await stage.beats(agent)
+        await stage.beats(agent)
+        replica.kill()
+    await stage.cluster.heal()
+    await stage.customer.wait("end", task_id)
+
+
+def _has_ended(stage: Stage, key: str) -> bool:
+    paths = (stage.cluster.folder / RUNS / key).glob("*.run")
+    return any(event["what"] == "end" for path in paths for event in read(path))
+
+
+async def an_ack_comes_late(stage: Stage) -> None:
+    """Beats arrive, their acks are held up; then nothing arrives any more, and only then the acks come."""
+    task_id, agent = await stage.running("late", deaf=True)
+    await stage.beats(agent)
+    agent.wire.hold("down")
+    await stage.beats(agent)
+    agent.wire.hold("up")
+    # Longer than the margin, and before the last ack that came in time makes the supervisor ask for an end.
+    await asyncio.sleep(DISCONNECT_SECONDS / 2)
+    agent.wire.release("down")
+    await stage.runs_again("late")
+    await asyncio.sleep(MARGIN_SECONDS)
+    await stage.finish("late", task_id)
+
+
+async def the_link_is_killed_again_and_again_while_it_is_cut_off(stage: Stage) -> None:
+    """Nobody who starts may believe that he was heard of just now."""
+    task_id, agent = await stage.running("restarts")
+    agent.wire.cut()
+    for _ in range(60):
+        agent.kill()
+        agent.start()
+        await asyncio.sleep(SCALE * 15)
+        if stage.runs("restarts") > 1:
+            break
+    await asyncio.sleep(MARGIN_SECONDS)
+    await stage.finish("restarts", task_id)
+
+
+async def the_agent_is_cut_off(stage: Stage) -> None:
+    """Its task must be dead before the next attempt begins."""
+    task_id, agent = await stage.running("cut")
+    agent.wire.cut()
+    await stage.runs_again("cut")
+    await asyncio.sleep(MARGIN_SECONDS)
+    await stage.finish("cut", task_id)
+
+
+async def the_wall_clock_jumps(stage: Stage) -> None:
+    """By an hour, again and again: to whoever compares with the clock all stored times are an hour old."""
+    task_id, _ = await stage.running("clock")
+    async with stage.cluster.postgres.connected() as connection:
+        for _ in range(100):
+            await connection.execute("update agent_leases set beat_time = now() - interval '1 hour'")
+            await asyncio.sleep(SCALE / 2)
+    await asyncio.sleep(2 * MARGIN_SECONDS)
+    await stage.finish("clock", task_id)
+
+
+async def an_agent_returns_between_look_and_act(stage: Stage) -> None:
+    """The reaper saw silence and was slow; meanwhile the agent is back and has new work."""
+    hold, held = (stage.cluster.shape.product / name for name in (HOLD, HELD))
+    never, agent = await stage.running("never", disconnect="never")
+    agent.kill()
+    await asyncio.sleep(DISCONNECT_SECONDS + MARGIN_SECONDS + 1)
+    hold.touch()
+    await soon(held.exists, "the reaper is held", seconds=PATIENCE_SECONDS)
+    agent.start()
+    fresh, _ = await stage.running("fresh")
+    hold.unlink()
+    await asyncio.sleep(3 * MARGIN_SECONDS)
+    await stage.finish("fresh", fresh)
+    await stage.finish("never", never)
+
+
+async def the_server_is_killed(stage: Stage) -> None:
+    """Who starts has seen nothing yet."""
+    task_id, agent = await stage.running("restarted")
+    stage.cluster.replicas[0].kill()
+    await stage.cluster.heal()
+    await stage.beats(agent)
+    await asyncio.sleep(3 * MARGIN_SECONDS)
+    await stage.finish("restarted", task_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A story, and what it is told with.
+
+    Attributes:
+        bug: the planted bug that it brings to light.
+        checks: at least one of these must find it.
+        always: replacements that are no bugs, for the right code too.
+    """
+
+    bug: str
+    act: Callable[[Stage], Awaitable[None]]
+    checks: frozenset[str] = frozenset({"an_end_is_an_end", "no_two_runs_overlap"})
+    agents: int = 2
+    always: tuple[Replacement, ...] = field(default=())
+
+
+SCENARIOS = (
+    Scenario(
+        bug="ack before commit",
+        act=the_end_is_reported_while_the_table_is_locked,
+        checks=frozenset({"deaths_have_a_cause"}),
+    ),
+    Scenario(bug="deadline from receipt", act=an_ack_comes_late),
+    Scenario(bug="deadline reset at restart", act=the_link_is_killed_again_and_again_while_it_is_cut_off),
+    Scenario(bug="expiry from the wall clock", act=the_wall_clock_jumps),
+    Scenario(
+        bug="loss without compare-and-set",
+        act=an_agent_returns_between_look_and_act,
+        agents=1,
+        always=(SLOW_REAPER,),
+    ),
+    Scenario(bug="reaper inherits an old view", act=the_server_is_killed),
+    Scenario(bug="supervisor does not enforce", act=the_agent_is_cut_off),
+)
