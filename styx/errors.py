@@ -29,6 +29,7 @@
         |-- LimitExceeded         a bound was met
         |-- JoinTokenInvalid      unknown, used up or expired
         |-- LogExpired            that part of the log is gone
+        |-- CursorExpired         changes behind a watch's cursor are gone
         |-- VersionUnsupported    the two programs are too far apart
         `-- InternalError         a bug in the server
 
@@ -285,6 +286,13 @@ class LogExpired(Final):
     remedy = "read from a later offset"
 
 
+class CursorExpired(Final):
+    """Changes that followed the cursor of a watch are gone from the store."""
+
+    reason = "CURSOR_EXPIRED"
+    remedy = "watch again without a cursor"
+
+
 class VersionUnsupported(Final):
     """The two programs are too far apart in version."""
 
@@ -321,6 +329,7 @@ _FROM_SERVER: tuple[type[StyxError], ...] = (
     SessionSuperseded,
     InternalError,
     LogExpired,
+    CursorExpired,
     VersionUnsupported,
 )
 

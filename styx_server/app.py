@@ -38,6 +38,7 @@ from styx_server.services.log_reading import LogReading
 from styx_server.services.log_streams import LogStreams
 from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
+from styx_server.services.retention import Retention
 from styx_server.services.roster import Roster
 from styx_server.services.scheduling import Scheduling, Views
 from styx_server.services.session_registry import SessionRegistry
@@ -82,6 +83,7 @@ class App:
         self.identity = identity
         self.database = database
         self.news = News(self)
+        self.retention = Retention(database, self.clock)
         self.metrics = Metrics()
         self.wake_scheduler = Wake()
         self.bulletin = Bulletin(identity.number, identity.address, self.news.noted, self.clock)
@@ -177,7 +179,9 @@ class App:
             replica_id=self.identity.replica_id,
         )
         guard = Guard(self.access, self.health, lambda method, result: self.metrics.calls.labels(method, result).inc())
-        return GrpcServer(guard, public, agents)
+        server = GrpcServer(guard, public, agents)
+        self.health.on_look = server.set_serving
+        return server
 
     async def metrics_text(self) -> bytes:
         """Metrics as Prometheus reads them."""
@@ -195,6 +199,8 @@ class App:
             self._repeat("interest", self.interest.once, INTEREST_SECONDS),
             self._repeat("retire", retirer.once, RETIRE_PERIOD_SECONDS),
             self._repeat("reap", self._leading("reaper", self.reaper.once), PERIOD_SECONDS),
+            self._repeat("health", self.health.look, 2.0),
+            self._repeat("retention", self._leading("upkeep", self.retention.once), 3600.0),
             self._repeat("partitions", self._leading("upkeep", self._make_partitions), 3600.0),
             self._repeat("seal", self._leading("upkeep", self.intake.seal_leftovers), 60.0),
             drain("after_ends", self.news.over, self.news.after_end, self.clock),

@@ -30,6 +30,9 @@ class Settings:
         http_port: 0 picks a free one.
         grpc_advertise: `host:port` that clients shall dial, when it is not this host and port.
         database_url: a PostgreSQL of one's own; empty: an embedded one.
+        database_wait: seconds to wait at the start for a database that is away.
+        unsafe_database: whether to use a database that may lose what it has confirmed.
+        retention_days: how long events and output are kept at least; 0: for ever.
         insecure: whether to listen without TLS on an address that others can reach.
         tls_cert: PEM file with the certificate chain; together with `tls_key`.
         tls_key: PEM file with the key.
@@ -42,6 +45,9 @@ class Settings:
     http_port: int = 8080
     grpc_advertise: str = ""
     database_url: str = ""
+    database_wait: float = 60.0
+    unsafe_database: bool = False
+    retention_days: int = 30
     insecure: bool = False
     tls_cert: str = ""
     tls_key: str = ""
@@ -63,6 +69,9 @@ _HELP: Final[dict[str, str]] = {
     "http_port": "port for HTTP; 0 picks a free one (default 8080)",
     "grpc_advertise": "host:port that clients shall dial, if it is not this host and port",
     "database_url": "postgresql://... of your own database; without it an embedded one is started",
+    "database_wait": "seconds to wait at the start for a database that is away (default 60)",
+    "unsafe_database": "use a database that can lose what it has confirmed (fsync or synchronous_commit is off)",
+    "retention_days": "days that events and output of tasks are kept at least; 0 keeps them for ever (default 30)",
     "insecure": "listen without TLS on an address that others can reach",
     "tls_cert": "PEM file with the certificate chain",
     "tls_key": "PEM file with the key of the certificate",
@@ -71,7 +80,7 @@ _HELP: Final[dict[str, str]] = {
     "log_level": "debug, info, warning or error (default info)",
     "die_with_parent": "stop in order when the parent process ends",
 }
-_FLAGS: Final = ("insecure", "die_with_parent")
+_FLAGS: Final = ("unsafe_database", "insecure", "die_with_parent")
 _CHOICES: Final = {
     "log_format": ("auto", "console", "json"),
     "log_level": ("debug", "info", "warning", "error"),
@@ -156,6 +165,8 @@ def _parse(name: str, raw: object, source: str) -> object:
         "data_dir": lambda text: Path(text).expanduser().absolute(),
         "grpc_port": _port,
         "http_port": _port,
+        "database_wait": _seconds,
+        "retention_days": _days,
         **dict.fromkeys(_FLAGS, _flag),
     }
     text = str(raw)
@@ -171,6 +182,22 @@ def _parse(name: str, raw: object, source: str) -> object:
 def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise ValueError("must be a port, 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86_400:
+        raise ValueError("must be seconds, 0 to 86400")
+    return value
+
+
+def _days(text: str) -> int:
+    if not text.isdigit() or int(text) > 36_500:
+        raise ValueError("must be whole days, 0 to 36500")
     return int(text)
 
 

@@ -25,7 +25,8 @@ from styx_server.core.errors import StyxError, Unavailable
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
 from styx_server.services.leadership import replica_number
-from styx_server.store.database import Database, connect, migrate_database
+from styx_server.store.database import Database
+from styx_server.store.opening import DatabaseUnusable, open_database
 from styx_server.store.partitions import make_partitions
 from styx_server.transport.server import GrpcServer
 from styx_server.web.app import make_app
@@ -57,7 +58,7 @@ async def serve(settings: Settings) -> None:
             stack.push_async_callback(embedded.stop)
         replica_id = new_uuid()
         address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
-        database = await _connect(address, replica_id)
+        database = await _connect(settings, address, replica_id)
         stack.push_async_callback(database.close)
         row = await database.fetch_row("get_deployment")
         assert row is not None
@@ -66,6 +67,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
+    app.retention.days = settings.retention_days
     await app.access.ensure_admin(_admin_token(settings))
     await make_partitions(app.database, app.clock.now())
     await app.enter()
@@ -95,12 +97,18 @@ async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, 
     _log.info("server_stopped")
 
 
-async def _connect(address: dict[str, Any], replica_id: UUID) -> Database:
+async def _connect(settings: Settings, address: dict[str, Any], replica_id: UUID) -> Database:
     try:
-        await migrate_database(**address)
-        return await connect(replica=replica_number(replica_id), **address)
+        return await open_database(
+            wait_seconds=settings.database_wait,
+            accept_unsafe=settings.unsafe_database,
+            replica=replica_number(replica_id),
+            **address,
+        )
     except StyxError as error:
         raise StartError(f"{error}; check --database-url") from error
+    except DatabaseUnusable as error:
+        raise StartError(str(error)) from error
 
 
 def _admin_token(settings: Settings) -> str:

@@ -7,6 +7,7 @@ May not speak SQL: whether the server is ready is read from its pid file. What i
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 # Recovery after a crash replays at most max_wal_size; this is many times what that takes.
 READY_SECONDS = 300.0
+# Two segments of its journal: with less, PostgreSQL cannot be sure to start.
+_LEAST_FREE_BYTES = 32 << 20
 _STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 
 
@@ -155,12 +158,19 @@ class EmbeddedPostgres:
         while not postmaster.is_ready(self._folder.data, self._process.pid):
             if self._process.poll() is not None:
                 raise StartFailed(
-                    f"PostgreSQL ended with exit code {self._process.returncode} instead of starting. The end of "
-                    f"{self._folder.log_file}:\n{self._folder.log_tail()}"
+                    f"{self._if_full()}PostgreSQL ended with exit code {self._process.returncode} instead of starting. "
+                    f"The end of {self._folder.log_file}:\n{self._folder.log_tail()}"
                 )
             if clock.monotonic() > deadline:
                 raise StartFailed(f"PostgreSQL was not ready after {READY_SECONDS:.0f} s; see {self._folder.log_file}.")
             await clock.sleep(0.01)
+
+    def _if_full(self) -> str:
+        """What to say first when the disk may be what is wrong."""
+        free = shutil.disk_usage(self._folder.root).free
+        if free >= _LEAST_FREE_BYTES:
+            return ""
+        return f"The disk that holds {self._folder.root} has {free >> 20} MiB left: make room on it. "
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:

@@ -40,6 +40,7 @@ class Reaper:
         self._on_change = on_change
         self._watch = LeaseWatch()
         self._outage = False
+        self._failures = 0
 
     def begin(self) -> None:
         """This server reaps from now on: what it saw before counts for nothing."""
@@ -52,6 +53,10 @@ class Reaper:
         except Unavailable:
             self._watch.forget()
             raise
+        if (failures := self._database.failures["renew_leases"]) != self._failures:
+            # Beats that could not be stored are silence of ours, not of the agents.
+            self._failures = failures
+            self._watch.forget()
         now = self._clock.monotonic()
         self._watch.observe({AgentId(row["agent_id"]): row["lease_seq"] for row in rows}, now)
         if self._is_outage(now):

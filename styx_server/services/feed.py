@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-from styx_server.core.errors import InvalidRequest, NotFound, Violation
+from styx_server.core.errors import InvalidRequest, NotFound, OutOfRange, Violation
 from styx_server.core.filter import TaskFilter
 from styx_server.core.task import TaskId, TaskView
 from styx_server.services.tasks import MAX_ID, Tasks
@@ -87,10 +87,13 @@ class Feed:
 
         Raises:
             NotFound: one of the ids does not exist.
+            OutOfRange: changes behind the cursor were dropped by retention.
         """
         event = asyncio.Event()
         self._watchers.add(event)
         try:
+            if request.cursor is not None:
+                await self._check_kept(request.cursor)
             cursor = request.cursor or await self._end()
             if request.cursor is None and not request.changes_only:
                 async for tasks in self._snapshot(request):
@@ -100,6 +103,15 @@ class Feed:
                 yield change
         finally:
             self._watchers.discard(event)
+
+    async def _check_kept(self, cursor: Cursor) -> None:
+        row = await self._database.fetch_row("feed_floor")
+        if row is not None and (cursor.txid, cursor.seq) < (int(row["txid"]), row["seq"]):
+            raise OutOfRange(
+                "changes that followed this cursor were dropped by retention; watch again without a cursor, which "
+                "begins with all tasks as they are",
+                reason="CURSOR_EXPIRED",
+            )
 
     async def _end(self) -> Cursor:
         row = await self._database.fetch_row("feed_end")

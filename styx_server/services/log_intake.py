@@ -20,6 +20,7 @@ from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.session import LogEnd, LogStream
 from styx_server.core.task import Fence, TaskId
+from styx_server.services.budget import Budget
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.log_codec import Codec, unpack, unpack_times
 from styx_server.services.log_streams import Chunk, LogStreams, StreamKey, StreamState, state_from_row
@@ -33,6 +34,9 @@ _READ_AHEAD = 32
 MAX_CHUNK_BYTES = 256 * 1024
 """Longest chunk that agents send, raw."""
 
+MAX_WAITING_BYTES = 64 << 20
+"""Output of all agents that waits to be stored; past it their streams are not read, and it stays on their disks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
@@ -41,6 +45,11 @@ class Append:
     key: StreamKey
     fence: Fence
     chunks: tuple[Chunk, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return sum(len(chunk.data) + len(chunk.times) + 512 for chunk in self.chunks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,9 @@ class LogIntake:
 
     Args:
         on_stored: told how many bytes were stored.
+
+    Attributes:
+        budget: room in memory, to be taken before output is taken in and given back when it is stored.
     """
 
     def __init__(self, database: Database, streams: LogStreams, clock: Clock, on_stored: Callable[[int], None]) -> None:
@@ -63,6 +75,7 @@ class LogIntake:
         self._streams = streams
         self._clock = clock
         self._on_stored = on_stored
+        self.budget = Budget(MAX_WAITING_BYTES, "output")
         self._awaited: dict[StreamKey, tuple[set[StreamKey], Callable[[], None]]] = {}
         self.commits: GroupCommit[Append, Stored] = GroupCommit(
             "logs",
@@ -70,7 +83,8 @@ class LogIntake:
             clock=clock,
             weigh=lambda append: sum(chunk.length for chunk in append.chunks) + 1024,
             max_weight=4 << 20,
-            patient=True,
+            # Longer than that of reports: on a disk that is nearly full, output comes after what happened.
+            patience=lambda _: 3.0,
         )
 
     async def append(self, append: Append) -> Stored:

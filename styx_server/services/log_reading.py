@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,7 +22,8 @@ from styx_server.services.log_intake import MAX_CHUNK_BYTES
 from styx_server.services.log_streams import Chunk, LogStreams, StreamKey, StreamState
 from styx_server.store.database import Database, Row
 
-_READ_AHEAD: Final = 4
+_READ_AHEAD: Final = 2
+"""Chunks that each reader has in memory: readers may be many and slow, and each chunk is up to 256 KiB."""
 _POLL_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 30.0
 """How long after the end of an attempt a follower waits for output that an unreachable agent still holds."""
@@ -57,11 +58,17 @@ class Piece:
 
 @dataclass(slots=True, kw_only=True)
 class _Cursor:
-    """A reader's place in one stream. `told`: gaps that end up to here have been told."""
+    """A reader's place in one stream.
+
+    Attributes:
+        told: gaps that end up to here have been told.
+        expired: what was found to be dropped by retention.
+    """
 
     key: StreamKey
     position: int
     told: int
+    expired: list[LogGap] = field(default_factory=list)
     state: StreamState | None = None
     ready: list[Chunk] | None = None
     done: bool = False
@@ -221,8 +228,13 @@ class LogReading:
         rows = await self._database.fetch(
             "read_chunks", **cursor.key._asdict(), position=cursor.position, longest=MAX_CHUNK_BYTES, count=_READ_AHEAD
         )
+        begin = cursor.position
+        for row in rows:
+            _note_expired(cursor, begin, row["start_offset"])
+            begin = row["start_offset"] + row["length"]
         if not rows:
             # Only a gap, or chunks that retention took: pass over it.
+            _note_expired(cursor, begin, end)
             cursor.position = end
             return []
         return await asyncio.to_thread(lambda: [_raw_chunk(row) for row in rows])
@@ -303,10 +315,20 @@ def _piece(cursor: _Cursor, chunk: Chunk, request: LogRequest) -> Piece:
 
 def _gaps(cursor: _Cursor, end: int | None = None) -> list[LogGap]:
     """Gaps that begin before `end` and were not told yet; they are then."""
-    known = cursor.state.gaps if cursor.state else []
+    known = sorted([*(cursor.state.gaps if cursor.state else []), *cursor.expired], key=lambda gap: gap.start)
     gaps = [gap for gap in known if gap.end > cursor.told and (end is None or gap.start < end)]
     cursor.told = max([cursor.told, *(gap.end for gap in gaps)])
     return gaps
+
+
+def _note_expired(cursor: _Cursor, begin: int, end: int) -> None:
+    """Notes what is missing between two places and is in no gap: retention took it."""
+    for gap in sorted(cursor.state.gaps if cursor.state else [], key=lambda gap: gap.start):
+        if begin < min(gap.start, end):
+            cursor.expired.append(LogGap(start=begin, end=min(gap.start, end), reason="expired"))
+        begin = max(begin, gap.end)
+    if begin < end:
+        cursor.expired.append(LogGap(start=begin, end=end, reason="expired"))
 
 
 def _times(chunk: Chunk, skip: int) -> list[tuple[int, datetime]]:

@@ -110,7 +110,13 @@ class Reports:
         self._clock = clock
         self._on_over = on_over
         self._on_change = on_change
-        self.commits: GroupCommit[Reported, Answer] = GroupCommit("reports", self._flush, clock=clock, patient=True)
+        self.commits: GroupCommit[Reported, Answer] = GroupCommit(
+            "reports",
+            self._flush,
+            clock=clock,
+            # What rests on a lease as it was seen must not wait: the beats that prove it wrong wait too.
+            patience=lambda item: 1.0 if item.lease_seq is None else 0.0,
+        )
 
     async def add(self, reported: Reported) -> Answer:
         """Stores a report. Waits for as long as the database is away."""

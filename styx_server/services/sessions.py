@@ -72,7 +72,7 @@ class Sessions:
         self._streams = parties.streams
         self._on_change = parties.on_change
         self.beats: GroupCommit[tuple[Session, bool], bool] = GroupCommit(
-            "beats", self._renew, clock=clock, patient=True
+            "beats", self._renew, clock=clock, patience=lambda _: 1.0
         )
 
     async def open(self, hello: Hello, outlet: Outlet) -> Session:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Conflict, StyxError, Unavailable
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.task import NewTask, TaskId
+from styx_server.services.budget import Budget
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row, Transaction
@@ -38,6 +40,9 @@ class Submit:
 
 _Key = tuple[int, str, str]
 
+_MAX_WAITING_BYTES: Final = 64 << 20
+_TASK_BYTES: Final = 1024
+
 
 class Submission:
     """Stores tasks, many calls in one commit.
@@ -53,6 +58,7 @@ class Submission:
         self._shapes = shapes
         self._on_stored = on_stored
         self._namespaces: set[str] = set()
+        self._budget = Budget(_MAX_WAITING_BYTES, "submissions")
         self.commits: GroupCommit[Submit, list[TaskId] | StyxError] = GroupCommit(
             "submit", self._flush, clock=clock, weigh=lambda call: len(call.tasks), max_weight=10_000
         )
@@ -64,6 +70,15 @@ class Submission:
             Conflict: the request id was used for something else.
             Unavailable: the database is away; whether the tasks are stored is not known, so repeat the same call.
         """
+        size = _size(call)
+        if not self._budget.try_take(size):
+            raise Unavailable(f"{_MAX_WAITING_BYTES >> 20} MiB of submissions wait for the database; try again")
+        try:
+            return await self._submit(call)
+        finally:
+            self._budget.give(size)
+
+    async def _submit(self, call: Submit) -> list[TaskId]:
         await failpoints.reach("server.submit.received", Unavailable)
         await self._shapes.intern(task.shape for task in call.tasks)
         if call.namespace not in self._namespaces:
@@ -178,6 +193,12 @@ def _answer(call: Submit, digest: bytes, task_ids: list[TaskId]) -> list[TaskId]
 
 def _key(call: Submit) -> _Key:
     return (call.token_id, call.method, call.request_id)
+
+
+def _size(call: Submit) -> int:
+    """Bytes of memory that it takes, about; tasks of a batch share their specs."""
+    bodies = {id(task.body): len(task.body) for task in call.tasks}
+    return sum(bodies.values()) + _TASK_BYTES * len(call.tasks)
 
 
 def _ready_at(task: NewTask) -> float:

@@ -2,20 +2,26 @@
 
 Everything that cannot reach the database, or loses it midway, leaves here as `Unavailable`. Whether a write whose
 answer was lost is stored is then unknown; every write of ours is keyed, so callers may repeat it.
+
+Calls take turns for a part of the connections (`lanes.py`): beats, reports and loops always find one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Protocol
 
 import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
+from styx_server import clock
 from styx_server.core.errors import Unavailable
+from styx_server.store.lanes import CallLane
 from styx_server.store.migrate import migrate
 from styx_server.store.queries import load
 
@@ -26,12 +32,19 @@ _log = structlog.get_logger()
 _SESSION: Final = {
     "application_name": "styx",
     "timezone": "UTC",
-    "statement_timeout": "30s",
-    "lock_timeout": "10s",
+    "statement_timeout": "12s",
+    "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "15s",
     "jit": "off",
 }
+_CONNECTIONS: Final = 20
+_CALL_CONNECTIONS: Final = 12
+_CALL_WAITERS: Final = 2000
 _ACQUIRE_SECONDS: Final = 5.0
+_RELEASE_SECONDS: Final = 1.0
+_COMMAND_SECONDS: Final = 15.0
+"""Longer than PostgreSQL's own limit on a statement: who passes it is a database that does not answer at all."""
+_SAY_AGAIN_SECONDS: Final = 1.0
 
 # Away, starting, stopping, closed to us, out of connections, out of disk, a lock that took too long, read-only after a
 # failover; and what the driver says when a connection was cut under it.
@@ -46,6 +59,8 @@ _AWAY: Final = (
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DeadlockDetectedError,
@@ -103,12 +118,15 @@ class Database:
 
     Attributes:
         on_lost: told whenever the database could not be reached, or was lost before it answered.
+        failures: how often each query, outside of transactions, was not answered.
     """
 
     def __init__(self, pool: asyncpg.Pool[Row]) -> None:
         self._pool = pool
         self._queries = load()
+        self._lane = CallLane(places=_CALL_CONNECTIONS, waiters=_CALL_WAITERS, seconds=_ACQUIRE_SECONDS)
         self.on_lost: Callable[[], None] = lambda: None
+        self.failures: Counter[str] = Counter()
 
     async def fetch(self, name: str, /, **values: object) -> list[Row]:
         """All rows of a named query, in a transaction of its own.
@@ -118,9 +136,12 @@ class Database:
         """
         query = self._queries[name]
         arguments = query.arguments(values)
-        with self._watched():
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+        try:
+            async with self._lane.turn(), self._watched(), self._borrowed() as connection:
                 return await connection.fetch(query.sql, *arguments)
+        except Unavailable:
+            self.failures[name] += 1
+            raise
 
     async def fetch_row(self, name: str, /, **values: object) -> Row | None:
         """The first row of a named query, if any; errors as `fetch`."""
@@ -134,23 +155,41 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction that commits when the block ends, and rolls back when it raises; errors as `fetch`."""
-        with self._watched():
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection, connection.transaction():
-                yield Transaction(connection)
+        async with self._lane.turn(), self._watched(), self._borrowed() as connection:
+            try:
+                async with connection.transaction():
+                    yield Transaction(connection)
+            except asyncio.CancelledError:
+                # Its caller left, perhaps after the commit was sent.
+                self.on_lost()
+                raise
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[PoolConnectionProxy[Row]]:
         """A bare connection, for migrations and other definitions."""
         with translated():
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+            async with self._borrowed() as connection:
                 yield connection
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[PoolConnectionProxy[Row]]:
+        connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+        try:
+            yield connection
+        finally:
+            # A connection that cannot be tidied up is closed by the pool; what it answered before still counts.
+            with suppress(*_AWAY):
+                await self._pool.release(connection, timeout=_RELEASE_SECONDS)
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
         try:
             with translated():
                 yield
-        except Unavailable:
+        except Unavailable as error:
+            if isinstance(error.__cause__, TimeoutError):
+                # Its host may be gone without a word, and the other connections with it: each would cost as long.
+                await self._pool.expire_connections()
             self.on_lost()
             raise
 
@@ -159,7 +198,7 @@ class Database:
         self._pool.terminate()
 
 
-async def connect(*, max_connections: int = 20, replica: int | None = None, **address: Any) -> Database:
+async def connect(*, max_connections: int = _CONNECTIONS, replica: int | None = None, **address: Any) -> Database:
     """Opens a pool.
 
     Args:
@@ -175,7 +214,7 @@ async def connect(*, max_connections: int = 20, replica: int | None = None, **ad
             min_size=1,
             max_size=max_connections,
             max_inactive_connection_lifetime=300.0,
-            command_timeout=60.0,
+            command_timeout=_COMMAND_SECONDS,
             server_settings=_SESSION if replica is None else _SESSION | {"styx.replica": str(replica)},
             init=_prepare_connection,
             reset=_leave_as_it_is,
@@ -216,8 +255,22 @@ def translated() -> Iterator[None]:
         yield
     except _AWAY as error:
         # The driver's words may name hosts and users, so they go no further than our own log.
-        _log.warning("database_away", error=str(error) or type(error).__name__)
+        _say(str(error) or type(error).__name__)
         raise Unavailable("the database cannot be reached now; try again") from error
+
+
+_said: dict[str, float] = {}
+
+
+def _say(error: str) -> None:
+    """Logs why the database is away, not once for each of a thousand callers."""
+    now = clock.monotonic()
+    if now - _said.get(error, -_SAY_AGAIN_SECONDS) < _SAY_AGAIN_SECONDS:
+        return
+    if len(_said) > 100:
+        _said.clear()
+    _said[error] = now
+    _log.warning("database_away", error=error)
 
 
 async def _prepare_connection(connection: asyncpg.Connection[Row]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from styx_server.core.session import LogStream
 from styx_server.core.task import Fence
 from styx_server.services.access import removed_agent
 from styx_server.services.agents import Agents
+from styx_server.services.budget import Budget
 from styx_server.services.log_intake import Append, LogIntake, Stored
 from styx_server.services.log_streams import Chunk, StreamKey
 from styx_server.services.reports import Reports
@@ -99,7 +101,11 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 if session is None or session.epoch != request.epoch:
                     raise Superseded("the output belongs to a session that is over; open a new one first")
                 for append, ack in self._appends(session, request):
-                    work = None if append is None else group.create_task(self._use.intake.append(append))
+                    work = None
+                    if append is not None:
+                        await self._use.intake.budget.take(append.size)
+                        work = group.create_task(self._use.intake.append(append))
+                        work.add_done_callback(partial(_give_back, self._use.intake.budget, append.size))
                     await waiting.put((ack, work))
             watch.cancel()
             await waiting.put(None)
@@ -140,6 +146,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             key = StreamKey(known.task_id, known.attempt, LogStream(stream))
             appends.append((Append(key=key, fence=Fence(fence), chunks=tuple(chunks)), ack))
         return appends
+
+
+def _give_back(budget: Budget, size: int, _: asyncio.Task[Stored]) -> None:
+    budget.give(size)
 
 
 def _printable(text: str) -> str:

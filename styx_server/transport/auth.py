@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final
@@ -18,6 +18,7 @@ import grpc
 from styx_server.core.errors import Denied, Unauthenticated, Unavailable
 from styx_server.services.access import Access, Caller, Role
 from styx_server.services.health import Health
+from styx_server.store.lanes import serving_call
 from styx_server.transport.errors import abort
 
 
@@ -76,6 +77,9 @@ _ROLES: Final = {Door.PEOPLE: Role.ADMIN, Door.AGENTS: Role.AGENT}
 caller_of_call: ContextVar[Caller] = ContextVar("caller")
 """Who makes the call that is being served."""
 
+_ANSWER_SECONDS: Final = 6.0
+"""A caller hears that the database does not answer, or is too slow, after about this long."""
+
 _MAKERS: Final = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -110,19 +114,29 @@ class Guard(grpc.aio.ServerInterceptor):
             (value for key, value in handler_call_details.invocation_metadata if key == "authorization"), ""
         )
         inner = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
+        kind = (handler.request_streaming, handler.response_streaming)
         # A generator answers with what it yields; a coroutine with what it returns, or by writing to its context.
-        wrap = self._generator if inspect.isasyncgenfunction(inner) else self._coroutine
-        return _MAKERS[handler.request_streaming, handler.response_streaming](
-            wrap(inner, method, str(authorization)),
+        if inspect.isasyncgenfunction(inner):
+            served = self._generator(inner, method, str(authorization))
+        else:
+            served = self._coroutine(inner, method, str(authorization), streams=any(kind))
+        return _MAKERS[kind](
+            served,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _coroutine(self, inner: Callable[..., Awaitable[Any]], method: str, authorization: str) -> Callable[..., Any]:
+    def _coroutine(
+        self, inner: Callable[..., Awaitable[Any]], method: str, authorization: str, *, streams: bool
+    ) -> Callable[..., Any]:
         async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                await self._admit(method, authorization)
-                answer = await inner(request, context)
+                serving_call.set(True)
+                async with _soon():
+                    await self._admit(method, authorization)
+                    answer = None if streams else await inner(request, context)
+                if streams:
+                    answer = await inner(request, context)
             except Exception as error:  # noqa: BLE001 - the outermost handler
                 await self._fail(context, error, method)
                 return None
@@ -136,7 +150,9 @@ class Guard(grpc.aio.ServerInterceptor):
     ) -> Callable[..., Any]:
         async def serve(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                await self._admit(method, authorization)
+                serving_call.set(True)
+                async with _soon():
+                    await self._admit(method, authorization)
                 async with aclosing(inner(request, context)) as answers:
                     async for answer in answers:
                         yield answer
@@ -173,3 +189,16 @@ class Guard(grpc.aio.ServerInterceptor):
             raise error
         self._on_call(method, getattr(error, "reason", "INTERNAL_ERROR"))
         await abort(context, error, method)
+
+
+@asynccontextmanager
+async def _soon() -> AsyncIterator[None]:
+    """A bound on how long a caller waits while the database does not answer."""
+    limit = asyncio.timeout(_ANSWER_SECONDS)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Unavailable(f"the database did not answer within {_ANSWER_SECONDS:g} s; try again") from None

@@ -129,8 +129,9 @@ class SessionStream:
         self._clock = clock
         self._pending: deque[wire.Report] = deque()
         self._reported = asyncio.Event()
-        self._beats: deque[tuple[int, list[Fence], bool]] = deque()
+        self._beat: tuple[int, list[Fence], bool] | None = None
         self._beaten = asyncio.Event()
+        self._storing_beat = False
         self._goodbye = False
 
     async def serve(self, agent_id: AgentId) -> None:
@@ -183,14 +184,11 @@ class SessionStream:
 
     async def _read(self, session: Session) -> None:
         while (message := await self._context.read()) is not grpc.aio.EOF:
-            if len(self._pending) + len(self._beats) > _INBOX:
+            if len(self._pending) > _INBOX:
                 raise Exhausted(f"{_INBOX:,} messages of this agent wait for the database; connect again later")
             match message.WhichOneof("message"):
                 case "heartbeat":
-                    beat = message.heartbeat
-                    suspects = self._sessions.suspects(session, [Fence(fence) for fence in beat.live_fences])
-                    self._beats.append((beat.seq, suspects, beat.draining))
-                    self._beaten.set()
+                    self._take_beat(session, message.heartbeat)
                 case "report":
                     self._pending.append(message.report)
                     self._reported.set()
@@ -202,13 +200,24 @@ class SessionStream:
                     # From a newer agent: what both sides must understand is negotiated in Hello.
                     pass
 
+    def _take_beat(self, session: Session, beat: wire.Heartbeat) -> None:
+        """The newest beat says all that those before it did, so it takes the place of one that waits."""
+        suspects = self._sessions.suspects(session, [Fence(fence) for fence in beat.live_fences])
+        self._beat = (beat.seq, suspects, beat.draining)
+        self._beaten.set()
+        if self._storing_beat:
+            # The database is away: an empty message renews no lease, but says that this end of the stream lives.
+            self._outbox.send(wire.ServerMessage())
+
     async def _answer_beats(self, session: Session) -> None:
         while True:
             await self._beaten.wait()
             self._beaten.clear()
-            while self._beats:
-                seq, suspects, draining = self._beats.popleft()
+            while self._beat is not None:
+                (seq, suspects, draining), self._beat = self._beat, None
+                self._storing_beat = True
                 answer = await self._sessions.beat(session, suspects, draining)
+                self._storing_beat = False
                 if answer is None:
                     self._outbox.end("a newer session of this agent took over")
                     return

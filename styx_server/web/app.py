@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from styx_server.services.health import Health
+
+_RETRY_AFTER_SECONDS: Final = "1"
 
 
 def make_app(
@@ -30,12 +32,11 @@ def make_app(
 
     async def ready(_: Request) -> Response:
         reasons = await health.reasons()
-        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+        return _answer({"ready": not reasons, "reasons": reasons}, reasons)
 
     async def both(_: Request) -> Response:
         reasons = await health.reasons()
-        body = {"live": True, "ready": not reasons, "reasons": reasons}
-        return JSONResponse(body, status_code=503 if reasons else 200)
+        return _answer({"live": True, "ready": not reasons, "reasons": reasons}, reasons)
 
     async def show_metrics(_: Request) -> Response:
         return Response(await metrics(), media_type=CONTENT_TYPE_LATEST)
@@ -57,3 +58,9 @@ def make_app(
             Route("/.well-known/styx.json", discover),
         ]
     )
+
+
+def _answer(body: dict[str, Any], reasons: list[str]) -> Response:
+    if not reasons:
+        return JSONResponse(body)
+    return JSONResponse(body, status_code=503, headers={"Retry-After": _RETRY_AFTER_SECONDS})

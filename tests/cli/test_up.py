@@ -129,7 +129,7 @@ async def test_a_port_in_use_is_named(folder: Path) -> None:
 
 async def test_a_server_that_cannot_start_shows_why(folder: Path) -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/none"
-    done = await styx(folder, "up", *FREE_PORTS, "--database-url", nowhere)
+    done = await styx(folder, "up", *FREE_PORTS, "--database-url", nowhere, env={"STYX_DATABASE_WAIT": "0"})
     assert done.code == 1
     assert "the server ended" in done.talk
     assert "server.log" in done.talk

@@ -121,13 +121,13 @@ async def test_the_order_to_stop_is_repeated_by_beats_and_by_the_next_hello(serv
     await drain(server, agent, AT_ONCE)
     await soon(lambda: bool(agent.stops), "an order to stop")
     assert agent.session is not None
-    answer = await server.app.sessions.beat(agent.session, [], draining=False)
+    answer = await server.app.sessions.beat(agent.session, [], leaving=False)
     assert answer is not None
     assert answer.stops == [wanted]
     session = await agent.connect(agent.holds(order, RUNNING))
     (verdict,) = agent.welcomes[-1][1]
     assert (verdict.action, verdict.stop) == (Action.STOP, wanted)
-    answer = await server.app.sessions.beat(session, [], draining=False)
+    answer = await server.app.sessions.beat(session, [], leaving=False)
     assert answer is not None
     assert answer.stops == [wanted]
 
@@ -195,14 +195,15 @@ async def test_a_cancel_comes_before_a_preemption(server: Server) -> None:
 
 
 async def test_a_wish_of_another_server_is_learnt_of_in_the_next_pass(server: Server) -> None:
-    agent, _ = await server.one_running()
+    agent = await server.agent()
     await server.rows("update agents set draining = true")
-    await retire(server)
-    assert agent.session is not None
-    assert not agent.session.accepting
+    await server.settled()
+    await server.age_roster(0)
+    (task_id,) = await server.submit()
+    await server.becomes(task_id, TaskState.PENDING, "capacity")
+    assert agent.assigned == []
     await server.rows("update agents set draining = false")
-    await retire(server)
-    assert agent.session.accepting
+    await agent.takes(1)
 
 
 # Remove.
@@ -241,7 +242,7 @@ async def test_the_database_itself_fences_a_removed_agent(server: Server) -> Non
     agent, order = await server.one_running()
     assert agent.session is not None
     await remove(server, agent, FORCE)
-    assert await server.app.sessions.beat(agent.session, [], draining=False) is None
+    assert await server.app.sessions.beat(agent.session, [], leaving=False) is None
     assert not await agent.report(order, AttemptState.STOPPING)
 
 

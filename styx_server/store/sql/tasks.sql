@@ -323,6 +323,16 @@ where (task_events.txid, task_events.seq) > (:txid::text::xid8, :seq::bigint) an
 order by task_events.txid, task_events.seq
 limit :count;
 
+-- name: feed_floor
+-- The last change that retention dropped, if it dropped any.
+select txid::text as txid, seq from retention_floors where name = 'task_events';
+
+-- name: forget_requests
+-- Removes some request ids that are too old to be repeated.
+delete from requests where ctid = any(array(
+    select ctid from requests where create_time < now() - make_interval(days => :days::int) limit :count::int))
+returning 1;
+
 -- name: feed_end
 -- The place in the order of commits before which everything is visible now.
 select pg_snapshot_xmin(pg_current_snapshot())::text as txid;
