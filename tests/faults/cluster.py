@@ -59,7 +59,7 @@ class Replica(Program):
         self.data_dir = folder / f"replica{number}"
         argv = [sys.executable, "-m", "styx_server", "--data-dir", str(self.data_dir), "--log-format", "json"]
         argv += ["--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port), "--die-with-parent"]
-        argv += ["--lease-scale", str(cluster.shape.lease_scale)]
+        argv += ["--lease-scale", str(cluster.shape.lease_scale), "--unsafe-database"]
         env = cluster.env | {"STYX_DATABASE_URL": cluster.postgres.url, "STYX_ADMIN_TOKEN": cluster.token}
         log = folder / f"replica{number}.log"
         super().__init__(f"replica{number}", argv, env, home=cluster.shape.product, log=log)

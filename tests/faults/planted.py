@@ -42,9 +42,9 @@ PLANTED: dict[str, tuple[Replacement, ...]] = {
     "ack before commit": (
         Replacement(
             file="styx_server/transport/session_stream.py",
-            old="                refused = await self._store(session,",
+            old="                answers = await self._store(session, reports)\n",
             new="                self._outbox.send(wire.ServerMessage(report_ack=wire.ReportAck(seq=batch[-1].seq)))\n"
-            "                refused = await self._store(session,",
+            "                answers = await self._store(session, reports)\n",
         ),
     ),
     "deadline from receipt": (
@@ -81,8 +81,8 @@ PLANTED: dict[str, tuple[Replacement, ...]] = {
     "loss without compare-and-set": (
         Replacement(
             file="styx_server/loops/reap.py",
-            old="await self._reports.end_many(agent_id, dead, lease_seq=lease_seq)",
-            new="await self._reports.end_many(agent_id, dead)",
+            old="await self._reports.end_many(agent_id, dead, lease_seq=lease_seq, disowned=True)",
+            new="await self._reports.end_many(agent_id, dead, disowned=True)",
         ),
     ),
     "reaper inherits an old view": (
