@@ -340,7 +340,7 @@ def _scheduling(app: App) -> Scheduling:
         elsewhere=Elsewhere(app.database, app.clock, app.identity.number),
     )
     assigning = Assigning(app.database, app.ledger, app.registry, outward)
-    return Scheduling(app.database, app.shapes, views, assigning, app.wake_scheduler)
+    return Scheduling(app.database, app.shapes, views, assigning, app.clock, app.wake_scheduler)
 
 
 def _leadership(app: App) -> Leadership:

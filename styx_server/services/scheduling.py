@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from styx_server.clock import Clock
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.placement.plan import Plan, plan_round
@@ -20,6 +21,8 @@ from styx_server.services.roster import Roster
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
 
+_LEARN_GAP_SECONDS: Final = 2.0
+"""Between two times at which memory is made anew: callers who leave in the midst of a write must not keep it busy."""
 _REFUSED_SECONDS: Final = 0.5
 """After a plan of which nothing could be stored: another leads by now, or agents have just moved."""
 
@@ -37,9 +40,16 @@ class Scheduling:
     """The leader's view of what waits and what is free; on other servers it knows nothing and does nothing."""
 
     def __init__(
-        self, database: Database, shapes: Shapes, views: Views, assigning: Assigning, wake: Callable[[], None]
+        self,
+        database: Database,
+        shapes: Shapes,
+        views: Views,
+        assigning: Assigning,
+        clock: Clock,
+        wake: Callable[[], None],
     ) -> None:
         self._database = database
+        self._clock = clock
         self._shapes = shapes
         self._ledger = views.ledger
         self._roster = views.roster
@@ -49,10 +59,12 @@ class Scheduling:
         self._backlog = Backlog()
         self._term = 0
         self._unsure = True
+        self._learn_at = 0.0
 
     def lead(self, term: int) -> None:
         """This server leads under this term: the next round learns what there is."""
         self._term = term
+        self._learn_at = 0.0
         self.doubt()
 
     def resign(self) -> None:
@@ -109,7 +121,7 @@ class Scheduling:
         """
         if not self._term:
             return None
-        if self._unsure:
+        if self._unsure and self._clock.monotonic() >= self._learn_at:
             await self._learn()
         await self._catch_up()
         await self._roster.refresh()
@@ -124,6 +136,8 @@ class Scheduling:
             return 0.0
         next_time = self._backlog.next_time()
         wait = self._elsewhere.wait_seconds
+        if self._unsure:
+            wait = min(wait, max(0.0, self._learn_at - self._clock.monotonic()))
         return wait if next_time is None else max(0.0, min(wait, next_time - now))
 
     async def _learn(self) -> None:
@@ -141,6 +155,7 @@ class Scheduling:
         except BaseException:
             self._unsure = True
             raise
+        self._learn_at = self._clock.monotonic() + _LEARN_GAP_SECONDS
 
     async def _catch_up(self) -> None:
         """Takes in what other servers changed."""
