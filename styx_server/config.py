@@ -14,6 +14,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from styx.errors import InvalidAddress
+from styx.locate import read_address, split_addresses
+
 
 class ConfigError(Exception):
     """A setting is wrong; the message says which, where it came from, and what would be right."""
@@ -29,6 +32,7 @@ class Settings:
         grpc_port: 0 picks a free one.
         http_port: 0 picks a free one.
         grpc_advertise: `host:port` that clients shall dial, when it is not this host and port.
+        http_addresses: of all servers on the same database, this one's too, as clients reach them.
         database_url: a PostgreSQL of one's own; empty: an embedded one.
         insecure: whether to listen without TLS on an address that others can reach.
         tls_cert: PEM file with the certificate chain; together with `tls_key`.
@@ -41,6 +45,7 @@ class Settings:
     grpc_port: int = 50051
     http_port: int = 8080
     grpc_advertise: str = ""
+    http_addresses: tuple[str, ...] = ()
     database_url: str = ""
     insecure: bool = False
     tls_cert: str = ""
@@ -62,6 +67,7 @@ _HELP: Final[dict[str, str]] = {
     "grpc_port": "port for gRPC; 0 picks a free one (default 50051)",
     "http_port": "port for HTTP; 0 picks a free one (default 8080)",
     "grpc_advertise": "host:port that clients shall dial, if it is not this host and port",
+    "http_addresses": "http://... of all servers on the same database, with commas; clients are told",
     "database_url": "postgresql://... of your own database; without it an embedded one is started",
     "insecure": "listen without TLS on an address that others can reach",
     "tls_cert": "PEM file with the certificate chain",
@@ -156,9 +162,10 @@ def _parse(name: str, raw: object, source: str) -> object:
         "data_dir": lambda text: Path(text).expanduser().absolute(),
         "grpc_port": _port,
         "http_port": _port,
+        "http_addresses": _addresses,
         **dict.fromkeys(_FLAGS, _flag),
     }
-    text = str(raw)
+    text = ",".join(map(str, raw)) if isinstance(raw, list) else str(raw)
     try:
         value = readers.get(name, str)(text)
         if name in _CHOICES and value not in _CHOICES[name]:
@@ -172,6 +179,18 @@ def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise ValueError("must be a port, 0 to 65535")
     return int(text)
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = split_addresses(text)
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise ValueError(f"{address} must start with http:// or https://")
+        try:
+            read_address(address)
+        except InvalidAddress as error:
+            raise ValueError(str(error)) from None
+    return addresses
 
 
 def _flag(text: str) -> bool:

@@ -35,6 +35,8 @@ from styx_server.transport.session_stream import Context, Outbox, SessionStream
 _log = structlog.get_logger()
 
 HEARTBEAT_SECONDS: Final = 10.0
+MOVES_PER_SECOND: Final = 200
+"""Agents that a server that stops sends to the others in a second, when it has more than that."""
 MAX_REQUEST_BYTES: Final = 1 << 20
 """Raw bytes in one request of PushLogs; with `_LOG_WINDOW`, what one agent can have in memory here."""
 _LOG_WINDOW: Final = 8
@@ -104,8 +106,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             watch.cancel()
             await waiting.put(None)
 
-    def reconnect_all(self, within_seconds: float) -> None:
-        """Asks every agent to move to another server, spread over a time."""
+    def reconnect_all(self) -> None:
+        """Asks every agent to move to another server; the more there are, the longer they take turns."""
+        within_seconds = max(1.0, len(self._outboxes) / MOVES_PER_SECOND)
         for outbox in self._outboxes:
             outbox.send(wire.ServerMessage(reconnect=wire.Reconnect(within=duration(within_seconds))))
 
