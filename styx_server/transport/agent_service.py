@@ -35,8 +35,7 @@ from styx_server.transport.session_stream import Context, Outbox, SessionStream
 _log = structlog.get_logger()
 
 HEARTBEAT_SECONDS: Final = 10.0
-MOVES_PER_SECOND: Final = 200
-"""Agents that a server that stops sends to the others in a second, when it has more than that."""
+_MOVES_PER_SECOND: Final = 200
 MAX_REQUEST_BYTES: Final = 1 << 20
 """Raw bytes in one request of PushLogs; with `_LOG_WINDOW`, what one agent can have in memory here."""
 _LOG_WINDOW: Final = 8
@@ -108,7 +107,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     def reconnect_all(self) -> None:
         """Asks every agent to move to another server; the more there are, the longer they take turns."""
-        within_seconds = max(1.0, len(self._outboxes) / MOVES_PER_SECOND)
+        within_seconds = moving_seconds(len(self._outboxes))
         for outbox in self._outboxes:
             outbox.send(wire.ServerMessage(reconnect=wire.Reconnect(within=duration(within_seconds))))
 
@@ -143,6 +142,11 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             key = StreamKey(known.task_id, known.attempt, LogStream(stream))
             appends.append((Append(key=key, fence=Fence(fence), chunks=tuple(chunks)), ack))
         return appends
+
+
+def moving_seconds(agents: int) -> float:
+    """How long so many agents may take to move, so that the other servers are not run over."""
+    return max(1.0, agents / _MOVES_PER_SECOND)
 
 
 def _printable(text: str) -> str:
