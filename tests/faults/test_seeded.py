@@ -20,7 +20,7 @@ SECONDS = 20.0
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_every_promise_holds_whatever_the_seed_brings(seed: int) -> None:
-    shape = Shape(replicas=1, agents=2, small_disks=True)
+    shape = Shape(replicas=3, agents=3, small_disks=True)
     with tempfile.TemporaryDirectory(prefix="styx-seed-") as folder:
         verdict = await run(
             Campaign(seed=seed, seconds=SECONDS, shape=shape, rate=3.0, pause_seconds=3.0), Path(folder)
