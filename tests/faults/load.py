@@ -25,7 +25,7 @@ from tests.faults.observer import Pieces
 
 STUB = Path(__file__).with_name("stub.py")
 AGAIN_SECONDS = 0.5
-SLOW_READER_SECONDS = 0.3
+SLOW_READER_SECONDS, SLOW_CHUNKS = 0.5, 20
 
 Plan = dict[str, Any]
 _Answer = TypeVar("_Answer")
@@ -135,13 +135,14 @@ class Customer:
         self.record.write("retry_ok", key=key)
 
     async def follow(self, key: str, task_id: str, pause_seconds: float = 0.0) -> None:
-        """Follows the output to its end, with a pause after each chunk, and writes down which bytes came."""
+        """Follows the output to its end, with pauses at the beginning, and writes down which bytes came."""
         got = Pieces()
         fences: dict[int, int] = {}
         try:
+            pauses = iter([pause_seconds] * SLOW_CHUNKS)
             async for chunk in self.client.logs(task_id, follow=True):
                 got.take(chunk)
-                await asyncio.sleep(pause_seconds)
+                await asyncio.sleep(next(pauses, 0.0))
         except Retryable as error:
             self.record.write("follow_broken", key=key, error=repr(error))
         task = await self._surely(key, "look", lambda: self.client.get_task(task_id))
