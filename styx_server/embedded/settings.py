@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-MAX_CONNECTIONS = 60
+MAX_CONNECTIONS = 100
 
 _ALWAYS = {
     # Reached through a socket in a private folder, and no other way.

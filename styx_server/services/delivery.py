@@ -134,7 +134,9 @@ class Delivery:
             kind = OutcomeKind.REJECTED if row["desired"] == Desired.STOP else OutcomeKind.PREEMPTED
             outcome = Outcome(kind=kind, message="it was to stop before it was sent")
             _log.info("order_withdrawn", agent=row["agent_id"], task=row["id"], fence=row["fence"])
-            await self._reports.end_many(row["agent_id"], [(TaskId(row["id"]), Fence(row["fence"]), outcome)])
+            end = (TaskId(row["id"]), Fence(row["fence"]), outcome)
+            # Void when the agent was heard of meanwhile: the order may have been taken back and it sent after all.
+            await self._reports.end_many(row["agent_id"], [end], lease_seq=row["lease_seq"])
 
 
 def _is_to_stop(row: Row) -> bool:

@@ -13,7 +13,8 @@ ABOUT_TIMES = {
     "get_tasks": "the same",
     "get_status": "the same",
     "forget_requests": "request ids are promised for a time",
-    "old_assignments": "narrows what the reaper looks at; it decides by two looks of its own",
+    "retiring_agents": "operators give deadlines",
+    "lock_lease": "a copied agent is refused while the original was heard of lately; a jump delays that or undoes it",
 }
 _COMPARED = re.compile(r"(?:[<>]=?\s*(?:coalesce\([^()]*,\s*)?now\(\)|now\(\)\)?\s*[<>])")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -121,7 +122,7 @@ HOT: list[tuple[str, dict[str, Any]]] = [
     ("cancel_live", {"ids": LIVE, "message": "", "grace_ms": None}),
     ("reopen_task", {"id": 7}),
     ("preempt_live", {"agent_ids": [3]}),
-    ("stops_of", {"agent_ids": [3]}),
+    ("read_orders", {"agent_ids": [3], "replica_id": UUID(int=0)}),
     ("tasks_on_agent", {"agent_id": 3, "count": 100}),
     ("set_draining", {"id": 3, "draining": True, "deadline": None, "now": None}),
     ("find_requests", {"token_ids": [1], "methods": ["m"], "request_ids": ["7"]}),

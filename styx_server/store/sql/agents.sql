@@ -192,9 +192,9 @@ where agent_id = any(:agent_ids::bigint[]) and agents.revoke_time is null;
 -- name: read_orders
 -- What these agents are to start or to stop, as long as their sessions are on this server.
 select tasks.id, tasks.fence, tasks.attempt, tasks.agent_id, tasks.attempt_state, tasks.desired, tasks.stop_grace_ms,
-    live_attempts.stop_cause, agent_leases.epoch
-from agent_leases
-join live_attempts on live_attempts.agent_id = agent_leases.agent_id
+    live_attempts.stop_cause, agent_leases.epoch, agent_leases.lease_seq
+from live_attempts
+join agent_leases on agent_leases.agent_id = live_attempts.agent_id
 join tasks on tasks.id = live_attempts.task_id
-where agent_leases.agent_id = any(:agent_ids::bigint[]) and agent_leases.replica_id = :replica_id
+where live_attempts.agent_id = any(:agent_ids::bigint[]) and agent_leases.replica_id = :replica_id
     and (tasks.attempt_state = 1 or tasks.desired = 2 or live_attempts.stop_cause is not null);
