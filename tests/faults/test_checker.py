@@ -274,6 +274,18 @@ def test_what_is_allowed_is_not_held_against_anybody(change: Change) -> None:
     assert check(histories) == []
 
 
+def test_what_waited_for_a_lock_is_stored_with_the_time_at_which_it_began_to_wait() -> None:
+    histories = good()
+    histories.client.insert(3, {"at": 14 * SECOND, "what": "cancel", "key": "k", "id": "t1"})
+    histories.styx[3:] = [
+        *(_event(at, state) for at, state in ((3, "PENDING"), (5, "RUNNING"), (8, "PENDING"), (15, "CANCELLING"))),
+        _event(13, "CANCELLING"),
+        _event(18, "SUCCEEDED"),
+        *histories.styx[8:],
+    ]
+    assert not [each for each in check(histories) if each.check == "cancelled_means_asked"]
+
+
 def test_recovery_ends_when_every_agent_was_heard_and_a_submit_was_accepted() -> None:
     histories = good()
     histories.faults.extend(
