@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults.campaign import Campaign, run
+from tests.faults.campaign import LANES, Campaign, run
 from tests.faults.checker import check
 from tests.faults.cluster import Shape
 from tests.faults.history import load
@@ -34,9 +34,15 @@ def main() -> int:
         agents=told.agents,
         lease_scale=told.lease_scale,
         small_disks=True,
-        many_addresses=told.replicas > 1,
     )
-    campaign = Campaign(seed=told.seed, seconds=told.minutes * 60, shape=shape, rate=told.rate)
+    campaign = Campaign(
+        seed=told.seed,
+        seconds=told.minutes * 60,
+        shape=shape,
+        rate=told.rate,
+        pause_seconds=told.pause,
+        lanes=tuple(told.lanes.split(",")),
+    )
     print(f"seed {told.seed}, {told.minutes:g} minutes, histories in {folder}", flush=True)
     verdict = asyncio.run(run(campaign, folder))
     print(verdict.report)
@@ -53,10 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--seed", type=int, default=1, help="the same seed: the same tasks and the same faults in the same order")
     add("--minutes", type=float, default=5.0, help="how long faults are made")
-    add("--replicas", type=int, default=1)
+    add("--replicas", type=int, default=3)
     add("--agents", type=int, default=3)
     add("--rate", type=float, default=6.0, help="tasks a second")
     add("--lease-scale", type=float, default=0.2, help="what the usual times of leases are multiplied by")
+    add("--pause", type=float, default=4.0, help="about how many seconds all is well between two faults of a lane")
+    add("--lanes", default=",".join(LANES), help="what may go wrong; `all`: one fault at a time")
     add("--check", metavar="DIR", help="only look at the histories of an earlier run")
     return parser
 

@@ -18,6 +18,7 @@ from tests.faults.recovery import percentile, recovery_seconds
 from tests.faults.story import tell
 
 QUIET_SECONDS = 180.0
+LANES = ("servers", "database", "agents")
 STORIES = 5
 
 
@@ -29,7 +30,7 @@ class Campaign:
         seconds: how long tasks are submitted and faults begun.
         rate: tasks a second.
         pause_seconds: about how long all is well between two faults of a lane.
-        lanes: what may go wrong.
+        lanes: what may go wrong, each beside the others; `all`: everything, one after the other.
     """
 
     seed: int
@@ -38,7 +39,7 @@ class Campaign:
     rate: float = 6.0
     pause_seconds: float = 4.0
     slowness: float = 1.0
-    lanes: tuple[str, ...] = ("servers", "agents")
+    lanes: tuple[str, ...] = LANES
 
     @property
     def disconnect_seconds(self) -> float:

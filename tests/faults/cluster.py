@@ -9,26 +9,31 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
+
+import asyncpg
 
 import styx
 from styx.models import AgentState
 from styx.retry import RetrySettings
 from tests.faults.database import Postgres
+from tests.faults.disks import mounted
 from tests.faults.history import RUNS
 from tests.faults.network import Loopback, Namespace, Wire, can_isolate, remove_leftovers
 from tests.faults.programs import Program, end_all_with, processes_with
+from tests.support.faulty_postgres import Proxy
 from tests.support.until import soon, soon_true
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 DISK_BYTES = 256 << 20
+DATABASE_DISK_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,26 +53,33 @@ class Shape:
     lease_scale: float = 0.2
     product: Path = ROOT
     small_disks: bool = False
-    many_addresses: bool = False
+    many_addresses: bool = True
 
 
 class Replica(Program):
-    """One server process."""
+    """One server process, and its own road to the database."""
 
-    def __init__(self, number: int, folder: Path, cluster: Cluster) -> None:
+    def __init__(self, number: int, folder: Path, cluster: Cluster, road: Proxy) -> None:
+        self.road = road
         self.grpc_port, self.http_port = free_port(), free_port()
         self.data_dir = folder / f"replica{number}"
         argv = [sys.executable, "-m", "styx_server", "--data-dir", str(self.data_dir), "--log-format", "json"]
         argv += ["--grpc-port", str(self.grpc_port), "--http-port", str(self.http_port), "--die-with-parent"]
         argv += ["--lease-scale", str(cluster.shape.lease_scale), "--unsafe-database"]
-        env = cluster.env | {"STYX_DATABASE_URL": cluster.postgres.url, "STYX_ADMIN_TOKEN": cluster.token}
-        log = folder / f"replica{number}.log"
-        super().__init__(f"replica{number}", argv, env, home=cluster.shape.product, log=log)
+        env = cluster.env | {"STYX_DATABASE_URL": cluster.postgres.url_by(road), "STYX_ADMIN_TOKEN": cluster.token}
+        self.log = folder / f"replica{number}.log"
+        super().__init__(f"replica{number}", argv, env, home=cluster.shape.product, log=self.log)
 
     @property
     def url(self) -> str:
         """Its address on this machine."""
         return f"http://127.0.0.1:{self.http_port}"
+
+    def is_known_as(self, replica_id: UUID) -> bool:
+        """Whether that is the name of the process that runs; each has a new one."""
+        lines = self.log.read_bytes().splitlines() if self.log.exists() else []
+        ready = [line for line in lines if b'"server_ready"' in line]
+        return bool(ready) and str(replica_id).encode() in ready[-1]
 
     @property
     def listens(self) -> bool:
@@ -124,6 +136,19 @@ class Cluster:
         """Where tasks keep their records."""
         return self.folder / RUNS
 
+    @property
+    def fills_disks(self) -> bool:
+        """Whether disks are small ones of their own here."""
+        return self.shape.small_disks and can_isolate()
+
+    async def leader(self) -> int | None:
+        """Which replica leads the scheduler; None: nobody knows now."""
+        with suppress(OSError, TimeoutError, asyncpg.PostgresError):
+            async with self.postgres.connected(timeout=2, command_timeout=2) as connection:
+                leader = await connection.fetchval("select replica_id from leaders where name = 'scheduler'")
+            return next((at for at, replica in enumerate(self.replicas) if replica.is_known_as(leader)), None)
+        return None
+
     def client(self, budget_seconds: float = 10.0) -> styx.AsyncClient:
         """A client that knows every replica."""
         urls = ",".join(replica.url for replica in self.replicas)
@@ -134,10 +159,15 @@ class Cluster:
         self.runs.mkdir(parents=True)
         # Another user may own the database's files.
         self.folder.chmod(0o755)
-        await self.postgres.start()
+        if self.fills_disks:
+            stack.enter_context(mounted(self.postgres.folder, DATABASE_DISK_BYTES, mode="755"))
         stack.push_async_callback(self.postgres.stop)
-        self.replicas = [Replica(number, self.folder, self) for number in range(self.shape.replicas)]
-        for replica in self.replicas:
+        await self.postgres.start()
+        for number in range(self.shape.replicas):
+            road = self.postgres.road()
+            await stack.enter_async_context(road.listening())
+            replica = Replica(number, self.folder, self, road)
+            self.replicas.append(replica)
             replica.start()
             # The first one makes the schema.
             await self.listens(replica)
@@ -154,8 +184,8 @@ class Cluster:
             stack.push_async_callback(wire.close)
             await wire.listen(ports)
             agent = Agent(number, self.folder, self, wire)
-            if self.shape.small_disks and can_isolate():
-                _mount(agent.data_dir, stack)
+            if self.fills_disks:
+                stack.enter_context(mounted(agent.data_dir, DISK_BYTES))
             self.agents.append(agent)
             agent.start()
 
@@ -177,8 +207,7 @@ class Cluster:
     async def heal(self) -> None:
         """Puts everything right, whatever was wrong; what was killed is started."""
         self.postgres.signal(signal.SIGCONT)
-        if not self.postgres.runs:
-            await self.postgres.start()
+        await self.postgres.answers()
         for agent in self.agents:
             agent.wire.heal()
             agent.signal(signal.SIGCONT)
@@ -210,12 +239,6 @@ async def _end_processes(cluster: Cluster) -> None:
     # What is left: supervisors, guardians, tasks. The database's command line names the folder too, and is not theirs.
     for name in ("agent", "replica", RUNS):
         await end_all_with(f"{cluster.folder}/{name}")
-
-
-def _mount(folder: Path, stack: AsyncExitStack) -> None:
-    folder.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "styx", str(folder)], check=True)
-    stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
 
 
 def free_port() -> int:

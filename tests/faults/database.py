@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
 
 from styx_server.embedded import EmbeddedPostgres
-from tests.support.until import soon
+from tests.support.faulty_postgres import Proxy
+from tests.support.until import soon, soon_true
 
 MAX_CONNECTIONS = 100
+ANSWER_SECONDS = 60.0
 
 
 class Postgres:
@@ -24,11 +26,11 @@ class Postgres:
     """
 
     def __init__(self, folder: Path, port: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._port = port
         self._server: EmbeddedPostgres | None = None
         self.url = ""
-        """Where servers find it, whether it runs or not; known once it has run."""
+        """Where it is, whether it runs or not; known once it has run."""
 
     @property
     def runs(self) -> bool:
@@ -40,7 +42,7 @@ class Postgres:
         if self._server is not None:
             await self._server.stop()
         self._server = EmbeddedPostgres(
-            self._folder,
+            self.folder,
             fsync=False,
             extra_settings={
                 "listen_addresses": "127.0.0.1",
@@ -49,8 +51,35 @@ class Postgres:
             },
         )
         await self._server.start()
+        self.url = self._url_at(self._port)
+
+    def road(self) -> Proxy:
+        """A way to it on which things may go wrong: one for each server."""
+        assert self._server is not None
+        return Proxy(f"{self._server.dsn.host}/.s.PGSQL.{self._port}")
+
+    def url_by(self, road: Proxy) -> str:
+        """Where it is for who takes that road."""
+        return self._url_at(road.port)
+
+    def _url_at(self, port: int) -> str:
+        assert self._server is not None
         address = self._server.dsn
-        self.url = f"postgresql://{address.user}:{quote(address.password, safe='')}@127.0.0.1:{self._port}/postgres"
+        who = f"{address.user}:{quote(address.password, safe='')}"
+        return f"postgresql://{who}@127.0.0.1:{port}/postgres?sslmode=disable"
+
+    async def answers(self) -> None:
+        """Waits until it takes connections; if it has ended, it is started."""
+
+        async def up() -> bool:
+            if not self.runs:
+                await self.start()
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError):
+                async with self.connected(timeout=2):
+                    return True
+            return False
+
+        await soon_true(up, "PostgreSQL answers", seconds=ANSWER_SECONDS)
 
     async def stop(self) -> None:
         """Ends it in order."""

@@ -17,11 +17,12 @@ import asyncpg
 
 from tests.faults.cluster import Agent, Cluster, Program
 from tests.faults.database import MAX_CONNECTIONS
-from tests.faults.network import BOTH, Direction, can_isolate
+from tests.faults.disks import filled
+from tests.faults.network import BOTH, Direction
 
 FLAP_SECONDS = 0.7
 DELAY_SECONDS = 0.3
-SPARE_BYTES = 64 << 10
+LOSE_EACH = 5
 
 _Inflict = Callable[[Cluster, int], AbstractAsyncContextManager[None]]
 
@@ -31,7 +32,7 @@ class Kind:
     """One kind of fault.
 
     Attributes:
-        lane: `servers` or `agents`.
+        lane: `servers`, `database` or `agents`.
         seconds: from how long to how long it lasts when times of leases are a fifth of the usual.
         possible: whether it can be done here.
     """
@@ -93,6 +94,32 @@ def _stopped(of: Callable[[Cluster, int], Sequence[Program]]) -> _Inflict:
 
 def _replica(cluster: Cluster, target: int) -> Sequence[Program]:
     return [cluster.replicas[target % len(cluster.replicas)]]
+
+
+def _of_the_leader(inflict: _Inflict) -> _Inflict:
+    """The same, to the replica that leads the scheduler at that moment."""
+
+    @asynccontextmanager
+    async def led(cluster: Cluster, target: int) -> AsyncIterator[None]:
+        leader = await cluster.leader()
+        async with inflict(cluster, target if leader is None else leader):
+            yield
+
+    return led
+
+
+@asynccontextmanager
+async def _database_out_of_reach(cluster: Cluster, target: int) -> AsyncIterator[None]:
+    """For one replica: what it sends is lost, and no connection that it had will ever work again."""
+    with cluster.replicas[target % len(cluster.replicas)].road.unreachable():
+        yield
+
+
+@asynccontextmanager
+async def _answers_lost(cluster: Cluster, target: int) -> AsyncIterator[None]:
+    """Statements of one replica are carried out, and it does not learn of it."""
+    with cluster.replicas[target % len(cluster.replicas)].road.losing_answers(every=LOSE_EACH):
+        yield
 
 
 def _every_replica(cluster: Cluster, target: int) -> Sequence[Program]:
@@ -173,14 +200,17 @@ async def _slow(cluster: Cluster, target: int) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _disk_full(cluster: Cluster, target: int) -> AsyncIterator[None]:
-    ballast = _agent(cluster, target).data_dir / "ballast"
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while file.write(bytes(SPARE_BYTES)) == SPARE_BYTES:
-            pass
-    try:
+    with filled(_agent(cluster, target).data_dir):
         yield
-    finally:
-        ballast.unlink()
+
+
+@asynccontextmanager
+async def _database_disk_full(cluster: Cluster, target: int) -> AsyncIterator[None]:
+    """It may fall; when there is room again, whoever looks after it starts it."""
+    del target
+    with filled(cluster.postgres.folder):
+        yield
+    await cluster.postgres.answers()
 
 
 @asynccontextmanager
@@ -229,7 +259,11 @@ async def _tables_locked(cluster: Cluster, target: int) -> AsyncIterator[None]:
 
 
 def _can_fill(cluster: Cluster) -> bool:
-    return cluster.shape.small_disks and can_isolate()
+    return cluster.fills_disks
+
+
+def _are_several(cluster: Cluster) -> bool:
+    return len(cluster.replicas) > 1
 
 
 KINDS: dict[str, Kind] = {
@@ -237,10 +271,19 @@ KINDS: dict[str, Kind] = {
     "replica ended": Kind(inflict=_ended(_replica), lane="servers", seconds=(0.1, 2)),
     "replica stopped": Kind(inflict=_stopped(_replica), lane="servers", seconds=(2, 20)),
     "all replicas killed": Kind(inflict=_killed(_every_replica), lane="servers", seconds=(1, 18)),
-    "database ended": Kind(inflict=_database_ended, lane="servers", seconds=(0.1, 8)),
-    "backend killed": Kind(inflict=_backend_killed, lane="servers", seconds=(0.1, 1)),
-    "connections used up": Kind(inflict=_connections_used_up, lane="servers", seconds=(2, 8)),
-    "tables locked": Kind(inflict=_tables_locked, lane="servers", seconds=(1, 10)),
+    "leader killed": Kind(
+        inflict=_of_the_leader(_killed(_replica)), lane="servers", seconds=(0.1, 6), weight=2, possible=_are_several
+    ),
+    "leader stopped": Kind(
+        inflict=_of_the_leader(_stopped(_replica)), lane="servers", seconds=(2, 20), possible=_are_several
+    ),
+    "database out of reach": Kind(inflict=_database_out_of_reach, lane="servers", seconds=(2, 15)),
+    "answers lost": Kind(inflict=_answers_lost, lane="servers", seconds=(1, 8)),
+    "database ended": Kind(inflict=_database_ended, lane="database", seconds=(0.1, 8)),
+    "backend killed": Kind(inflict=_backend_killed, lane="database", seconds=(0.1, 1)),
+    "connections used up": Kind(inflict=_connections_used_up, lane="database", seconds=(2, 8)),
+    "tables locked": Kind(inflict=_tables_locked, lane="database", seconds=(1, 10)),
+    "database disk full": Kind(inflict=_database_disk_full, lane="database", seconds=(1, 8), possible=_can_fill),
     "link killed": Kind(inflict=_killed(_link), lane="agents", seconds=(0.1, 4), weight=3),
     "link ended": Kind(inflict=_ended(_link), lane="agents", seconds=(0.1, 2)),
     "link stopped": Kind(inflict=_stopped(_link), lane="agents", seconds=(1, 25)),

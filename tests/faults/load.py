@@ -25,6 +25,7 @@ from tests.faults.observer import Pieces
 
 STUB = Path(__file__).with_name("stub.py")
 AGAIN_SECONDS = 0.5
+SLOW_READER_SECONDS, SLOW_CHUNKS = 0.5, 20
 
 Plan = dict[str, Any]
 _Answer = TypeVar("_Answer")
@@ -61,7 +62,7 @@ def plan_of(demand: Demand, number: int) -> Plan:
     if dice.random() < 0.05 and plan["seconds"] > 1:
         plan["timeout"] = round(plan["seconds"] * 0.6, 3)
     plan["retry"] = dice.random() < 0.3
-    plan["follow"] = dice.random() < 0.2
+    plan["follow"] = dice.choices(("", "quickly", "slowly"), weights=[16, 3, 1])[0]
     return plan
 
 
@@ -133,13 +134,15 @@ class Customer:
             return
         self.record.write("retry_ok", key=key)
 
-    async def follow(self, key: str, task_id: str) -> None:
-        """Follows the output to its end, and writes down which bytes came."""
+    async def follow(self, key: str, task_id: str, pause_seconds: float = 0.0) -> None:
+        """Follows the output to its end, with pauses at the beginning, and writes down which bytes came."""
         got = Pieces()
         fences: dict[int, int] = {}
         try:
+            pauses = iter([pause_seconds] * SLOW_CHUNKS)
             async for chunk in self.client.logs(task_id, follow=True):
                 got.take(chunk)
+                await asyncio.sleep(next(pauses, 0.0))
         except Retryable as error:
             self.record.write("follow_broken", key=key, error=repr(error))
         task = await self._surely(key, "look", lambda: self.client.get_task(task_id))
@@ -190,7 +193,8 @@ class Load:
             task_id = await self._customer.submit(key, plan)
             async with asyncio.TaskGroup() as group:
                 if plan["follow"]:
-                    group.create_task(self._customer.follow(key, task_id))
+                    pause = SLOW_READER_SECONDS if plan["follow"] == "slowly" else 0.0
+                    group.create_task(self._customer.follow(key, task_id, pause))
                 if "cancel_after" in plan:
                     await asyncio.sleep(plan["cancel_after"])
                     await self._customer.cancel(key, task_id)

@@ -1,7 +1,7 @@
 """What goes wrong, when, and to whom: a plan that follows from a seed, and a journal of what was done.
 
-Two lanes at once: what the servers stand on, and the agents. Inside a lane one fault follows the other. A fault is a
-function that does harm, waits, and undoes it. Next: `harm.py` holds them all.
+Three lanes at once: the servers, what they stand on, and the agents. Inside a lane one fault follows the other. A fault
+is a function that does harm, waits, and undoes it. Next: `harm.py` holds them all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from tests.faults import harm
 from tests.faults.cluster import Cluster
 from tests.faults.history import Recorder
+
+ALL = "all"
+"""The one lane of those who want no two faults at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ async def happens(event: asyncio.Event, within_seconds: float) -> bool:
 def plan(seed: int, lane: str, cluster: Cluster, *, pause_seconds: float) -> Iterator[Fault]:
     """Faults without end for one lane, each as likely as its weight says."""
     dice = random.Random(f"{seed}/{lane}")
-    kinds = {name: kind for name, kind in harm.KINDS.items() if kind.lane == lane and kind.possible(cluster)}
+    kinds = {name: kind for name, kind in harm.KINDS.items() if lane in (kind.lane, ALL) and kind.possible(cluster)}
     weights = [kind.weight for kind in kinds.values()]
     while True:
         (name,) = dice.choices(list(kinds), weights=weights)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("styx", "styx_server", "styx_agent", "styx_cli")
-HOLD, HELD = "hold-the-reaper", "the-reaper-is-held"
-"""Files in the copy: while the first is there the reaper waits between its look and its act, and makes the second."""
+HOLD, HELD = "hold", "held"
+"""Files in the copy: while the first is there, who is slow waits between its look and its act, and makes the second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,19 @@ SLOW_REAPER = Replacement(
 )
 """No bug: a reaper may be slow at any point, and this one waits where it hurts most."""
 
+SLOW_DELIVERY = Replacement(
+    file="styx_server/services/delivery.py",
+    old='        bodies = {(row["id"], row["fence"]): row for row in found}\n',
+    new=f"""        from pathlib import Path
+
+        while Path({HOLD!r}).exists():
+            Path({HELD!r}).touch()
+            await __import__("asyncio").sleep(0.02)
+        bodies = {{(row["id"], row["fence"]): row for row in found}}
+""",
+)
+"""No bug either: an order that was read from the database may be slow to leave."""
+
 PLANTED: dict[str, tuple[Replacement, ...]] = {
     "ack before commit": (
         Replacement(
@@ -61,6 +74,14 @@ PLANTED: dict[str, tuple[Replacement, ...]] = {
             new="        await self._supervisor.ready.wait()\n"
             '        now = {"sent_micros": clock.boottime_micros(), "window_micros": 2_000_000}\n'
             '        self._ledger.say({"op": "extend"} | now)\n',
+        ),
+    ),
+    "no epoch check": (
+        Replacement(
+            file="styx_server/store/sql/agents.sql",
+            old="where agent_leases.agent_id = input.id and agent_leases.epoch = input.epoch\n"
+            "returning agent_leases.agent_id, agent_leases.epoch;",
+            new="where agent_leases.agent_id = input.id\nreturning agent_leases.agent_id, input.epoch;",
         ),
     ),
     "expiry from the wall clock": (

@@ -1,7 +1,8 @@
 """How long it took until all was well again after each fault: a pure look at histories.
 
-Well means: every agent's lease has moved since the healing, and a task that was submitted after it was accepted. A
-fault is left out when the next one came before that.
+Well means: every agent's lease has moved since the healing, and a task that was submitted after it was accepted. What
+is left of several replicas must do without the one that was killed, so there it is since the kill. A fault is left out
+when another was there before all was well.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from tests.faults.evidence import leases_by_agent
 from tests.faults.history import Event, Histories
 
 _NANOSECONDS = 1e9
+_LOOK_NANOSECONDS = 500_000_000
+"""A lease may have moved that long before it was seen to."""
+SURVIVED = frozenset({"replica killed", "leader killed"})
+"""Kinds that leave other replicas, which take over at once."""
 
 
 def recovery_seconds(histories: Histories) -> dict[str, list[float]]:
     """Times to recover, by kind of fault."""
-    begins = sorted(event["at"] for event in histories.faults if event["what"] == "begin")
     found: dict[str, list[float]] = defaultdict(list)
-    for event in histories.faults:
-        if event["what"] != "healed":
-            continue
-        well = max(_leases_moved(histories, event["at"]), _submit_accepted(histories.client, event["at"]))
-        later = next((at for at in begins if at > event["at"]), math.inf)
-        if well < later:
-            found[event["kind"]].append((well - event["at"]) / _NANOSECONDS)
+    begins = {event["number"]: event for event in histories.faults if event["what"] == "begin"}
+    heals = {event["number"]: event["at"] for event in histories.faults if event["what"] == "healed"}
+    for number, healed in heals.items():
+        begin = begins[number]
+        since = begin["at"] if begin["kind"] in SURVIVED else healed
+        well = max(_leases_moved(histories, since), _submit_accepted(histories.client, since))
+        others = [(begins[other]["at"], heals.get(other, math.inf)) for other in begins.keys() - {number}]
+        if well < math.inf and not any(at < well and upto > since for at, upto in others):
+            found[begin["kind"]].append((well - since) / _NANOSECONDS)
     return dict(found)
 
 
@@ -40,7 +46,7 @@ def _leases_moved(histories: Histories, since: int) -> float:
     """When the last agent was heard of again."""
     latest = float(since)
     for looks in leases_by_agent(histories).values():
-        before = max((seq for at, _, seq in looks if at <= since), default=0)
+        before = max((seq for at, _, seq in looks if at <= since + _LOOK_NANOSECONDS), default=0)
         latest = max(latest, next((at for at, _, seq in looks if at > since and seq > before), math.inf))
     return latest
 

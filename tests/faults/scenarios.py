@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from styx.models import AgentState
 from tests.faults.cluster import Agent, Cluster
 from tests.faults.harm import KINDS
 from tests.faults.history import RUNS, Recorder, read
 from tests.faults.load import Customer
-from tests.faults.planted import HELD, HOLD, SLOW_REAPER, Replacement
+from tests.faults.planted import HELD, HOLD, SLOW_DELIVERY, SLOW_REAPER, Replacement
 from tests.support.until import soon, soon_true
 
 SCALE = 0.1
@@ -61,6 +62,24 @@ class Stage:
             return await self._lease_seq(agent) > before
 
         await soon_true(moved, "a beat is stored", seconds=PATIENCE_SECONDS)
+
+    async def is_known_to_be_gone(self, agent: Agent) -> None:
+        """Waits until an agent gets no more work."""
+
+        async def gone() -> bool:
+            found = [each async for each in self.customer.client.agents()]
+            return all(each.state is not AgentState.READY for each in found if each.name == agent.name)
+
+        await soon_true(gone, f"{agent.name} is gone", seconds=PATIENCE_SECONDS)
+
+    async def is_given_up(self, key: str, task_id: str) -> None:
+        """Waits until the first attempt is stored as lost."""
+
+        async def lost() -> bool:
+            attempts = (await self.customer.client.get_task(task_id)).attempts
+            return bool(attempts) and attempts[0].outcome is not None
+
+        await soon_true(lost, f"the first attempt of {key} is given up", seconds=PATIENCE_SECONDS)
 
     async def _lease_seq(self, agent: Agent) -> int:
         async with self.cluster.postgres.connected() as connection:
@@ -120,6 +139,34 @@ async def the_link_is_killed_again_and_again_while_it_is_cut_off(stage: Stage) -
             break
     await asyncio.sleep(MARGIN_SECONDS)
     await stage.finish("restarts", task_id)
+
+
+async def an_old_order_meets_a_late_beat(stage: Stage) -> None:
+    """One replica holds an order for a session that another has ended, and then a beat of that session arrives.
+
+    If the beat counted, the agent would believe that it may start, and obey the order.
+    """
+    hold, held = (stage.cluster.shape.product / name for name in (HOLD, HELD))
+    leader = await stage.cluster.leader()
+    assert leader is not None
+    # Each agent knows one replica; what the leader orders goes to its own agent without delay.
+    quick, slow = stage.cluster.agents[leader], stage.cluster.agents[1 - leader]
+    quick.kill()
+    await stage.is_known_to_be_gone(quick)
+    hold.touch()
+    task_id = await stage.customer.submit("order", LONG)
+    await soon(held.exists, "the order is held", seconds=PATIENCE_SECONDS)
+    slow.wire.hold("up")
+    await stage.is_given_up("order", task_id)
+    quick.start()
+    await soon(lambda: stage.runs("order") == 1, "it runs elsewhere", seconds=PATIENCE_SECONDS)
+    slow.wire.release("up")
+    # Two, so that the first is surely answered.
+    await stage.beats(slow)
+    await stage.beats(slow)
+    hold.unlink()
+    await asyncio.sleep(2 * MARGIN_SECONDS)
+    await stage.finish("order", task_id)
 
 
 async def the_agent_is_cut_off(stage: Stage) -> None:
@@ -182,6 +229,7 @@ class Scenario:
     act: Callable[[Stage], Awaitable[None]]
     checks: frozenset[str] = frozenset({"an_end_is_an_end", "no_two_runs_overlap"})
     agents: int = 2
+    replicas: int = 1
     always: tuple[Replacement, ...] = field(default=())
 
 
@@ -193,6 +241,7 @@ SCENARIOS = (
     ),
     Scenario(bug="deadline from receipt", act=an_ack_comes_late),
     Scenario(bug="deadline reset at restart", act=the_link_is_killed_again_and_again_while_it_is_cut_off),
+    Scenario(bug="no epoch check", act=an_old_order_meets_a_late_beat, replicas=2, always=(SLOW_DELIVERY,)),
     Scenario(bug="expiry from the wall clock", act=the_wall_clock_jumps),
     Scenario(
         bug="loss without compare-and-set",

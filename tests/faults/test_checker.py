@@ -274,6 +274,18 @@ def test_what_is_allowed_is_not_held_against_anybody(change: Change) -> None:
     assert check(histories) == []
 
 
+def test_what_waited_for_a_lock_is_stored_with_the_time_at_which_it_began_to_wait() -> None:
+    histories = good()
+    histories.client.insert(3, {"at": 14 * SECOND, "what": "cancel", "key": "k", "id": "t1"})
+    histories.styx[3:] = [
+        *(_event(at, state) for at, state in ((3, "PENDING"), (5, "RUNNING"), (8, "PENDING"), (15, "CANCELLING"))),
+        _event(13, "CANCELLING"),
+        _event(18, "SUCCEEDED"),
+        *histories.styx[8:],
+    ]
+    assert not [each for each in check(histories) if each.check == "cancelled_means_asked"]
+
+
 def test_recovery_ends_when_every_agent_was_heard_and_a_submit_was_accepted() -> None:
     histories = good()
     histories.faults.extend(
@@ -282,4 +294,22 @@ def test_recovery_ends_when_every_agent_was_heard_and_a_submit_was_accepted() ->
     )
     assert recovery_seconds(histories) == {"link killed": [2.5]}
     histories.faults.append({"at": 2 * SECOND, "what": "begin", "number": 2, "kind": "slow line", "target": 0})
+    assert recovery_seconds(histories) == {}
+
+
+def test_who_leaves_others_behind_is_replaced_from_its_end_on() -> None:
+    histories = good()
+    histories.faults.extend(
+        {"at": at * SECOND, "what": what, "number": 1, "kind": "replica killed", "target": 0}
+        for at, what in ((0.2, "begin"), (20, "healed"))
+    )
+    assert recovery_seconds(histories) == {"replica killed": [2.8]}
+
+
+def test_recovery_is_not_measured_beside_another_fault() -> None:
+    histories = good()
+    histories.faults.extend(
+        {"at": at * SECOND, "what": what, "number": number, "kind": "link killed", "target": 0}
+        for at, what, number in ((0.1, "begin", 1), (0.2, "begin", 2), (0.5, "healed", 2), (30, "healed", 1))
+    )
     assert recovery_seconds(histories) == {}

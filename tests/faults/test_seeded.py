@@ -14,15 +14,15 @@ from tests.faults.campaign import Campaign, run
 from tests.faults.cluster import Shape
 
 SEEDS = (11, 12, 13)
-SECONDS = 20.0
+SECONDS = 15.0
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_every_promise_holds_whatever_the_seed_brings(seed: int) -> None:
-    shape = Shape(replicas=1, agents=2, small_disks=True)
+    shape = Shape(replicas=3, agents=3, small_disks=True)
     with tempfile.TemporaryDirectory(prefix="styx-seed-") as folder:
         verdict = await run(
-            Campaign(seed=seed, seconds=SECONDS, shape=shape, rate=3.0, pause_seconds=3.0), Path(folder)
+            Campaign(seed=seed, seconds=SECONDS, shape=shape, rate=3.0, pause_seconds=3.0, slowness=0.4), Path(folder)
         )
     assert not verdict.anomalies, verdict.report
