@@ -232,7 +232,11 @@ class App:
         return pass_
 
     async def _schedule(self) -> float | None:
-        return await self.scheduling.round(self.clock.now().timestamp())
+        try:
+            return await self.scheduling.round(self.clock.now().timestamp())
+        except BaseException:
+            self.scheduling.doubt()
+            raise
 
     async def _make_partitions(self) -> float | None:
         await make_partitions(self.database, self.clock.now())

@@ -71,6 +71,7 @@ class Scheduling:
         """Another server leads, or none."""
         self._term = 0
         self._backlog = Backlog()
+        self._roster.forget()
 
     def doubt(self) -> None:
         """An answer of the database was lost, so it may hold what memory does not know: the next round looks."""
@@ -87,15 +88,21 @@ class Scheduling:
 
     def task_gone(self, namespace: str, task_id: TaskId) -> None:
         """Forgets a task that no longer waits."""
+        if not self._term:
+            return
         self._backlog.namespace(namespace).discard(task_id)
 
     def agents_changed(self, agent_ids: Iterable[int] | None) -> None:
         """Sessions of agents began or ended, or their standing changed; None: of any."""
+        if not self._term:
+            return
         self._roster.changed(agent_ids)
         self._wake()
 
     def attempts_over(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held."""
+        if not self._term:
+            return
         self._roster.attempts_over(fences)
         self._wake()
 
@@ -118,6 +125,9 @@ class Scheduling:
 
         Returns:
             Seconds until the next round is wanted; None: not before something happens.
+
+        Raises:
+            Exception: of any kind; `doubt` is to be called then, because memory may be half of the truth.
         """
         if not self._term:
             return None
@@ -143,9 +153,11 @@ class Scheduling:
     async def _learn(self) -> None:
         """Makes memory anew from the database."""
         self._unsure = False
+        self._learn_at = self._clock.monotonic() + _LEARN_GAP_SECONDS
         try:
             # From here on changes are read, so what is read next may be older than a change but never newer.
             await self._elsewhere.begin()
+            await self._database.execute("settle_lead", name="scheduler")
             self._assigning.drop_stock()
             await self._shapes.load()
             await self._roster.learn()
@@ -155,17 +167,19 @@ class Scheduling:
         except BaseException:
             self._unsure = True
             raise
-        self._learn_at = self._clock.monotonic() + _LEARN_GAP_SECONDS
 
     async def _catch_up(self) -> None:
-        """Takes in what other servers changed."""
-        rows = await self._elsewhere.read()
-        self._roster.attempts_over(Fence(row["fence"]) for row in rows if row["kind"] == "ended")
-        for row in rows:
-            if row["waits"]:
-                self.tasks_wait([await _waiting(row, self._shapes)])
-            else:
-                self.task_gone(row["namespace"], TaskId(row["id"]))
+        """Takes in what other servers changed.
+
+        A task that does not wait any more is left in memory: what was read may be older than what is known here, and it
+        falls out when it is placed.
+        """
+        async for rows in self._elsewhere.pages():
+            self._roster.attempts_over(Fence(row["fence"]) for row in rows if row["kind"] == "ended")
+            self._roster.suspect(row["agent_id"] for row in rows if row["kind"] == "assigned")
+            for row in rows:
+                if row["waits"]:
+                    self.tasks_wait([await _waiting(row, self._shapes)])
 
     async def _refill(self, backlog: NamespaceBacklog) -> None:
         horizon = backlog.horizon
@@ -193,12 +207,7 @@ class Scheduling:
         if not plan.placements:
             return plan, 0
         flying = self._assigning.reserve(plan.placements)
-        try:
-            waiting = await self._assigning.carry_out(flying, self._term)
-        except BaseException:
-            # Whether it was stored is not known: memory is made anew.
-            self.doubt()
-            raise
+        waiting = await self._assigning.carry_out(flying, self._term)
         self.tasks_wait(waiting)
         return plan, len(plan.placements) - len(waiting)
 
