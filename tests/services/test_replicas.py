@@ -148,3 +148,40 @@ async def test_a_leader_that_dies_is_followed_and_its_sessions_are_not_open_any_
                 return not (await server.rows("select connected from agent_leases"))[0]["connected"]
 
             await soon_true(is_closed, "its session is not open")
+
+
+async def test_a_task_that_was_cancelled_elsewhere_is_not_placed_and_holds_up_nobody(
+    pair: tuple[Server, Server],
+) -> None:
+    leader, other = pair
+    (cancelled,) = await other.submit()
+    await soon(lambda: leader.app.scheduling.waiting == 1, "the leader knows of it")
+    assert await other.cancel(cancelled) == [TaskState.CANCELLED]
+    (following,) = await other.submit()
+    agent = await leader.agent(capacity=a_capacity(cpus=1))
+    (order,) = await agent.takes(1)
+    assert order.task_id == following
+
+
+async def test_a_server_that_does_not_lead_remembers_nothing(pair: tuple[Server, Server]) -> None:
+    leader, other = pair
+    agent = await other.agent()
+    (task_id,) = await other.submit()
+    await agent.runs((await agent.takes(1))[0], exited(0))
+    await leader.becomes(task_id, TaskState.SUCCEEDED)
+    assert other.app.scheduling.waiting == 0
+    assert other.app.ledger.fleet.agents == {}
+    assert other.app.scheduling._roster._over == set()
+
+
+async def test_what_others_submit_is_placed_while_somebody_holds_a_transaction_open(
+    pair: tuple[Server, Server],
+) -> None:
+    leader, other = pair
+    agent = await other.agent()
+    async with leader.database.connection() as connection, connection.transaction():
+        # It has a number of its own now, below which every reader of the feed has to stay.
+        await connection.execute("select pg_current_xact_id()")
+        (task_id,) = await other.submit()
+        await agent.runs((await agent.takes(1))[0], exited(0))
+        await leader.becomes(task_id, TaskState.SUCCEEDED)

@@ -16,7 +16,7 @@ from styx_server.services.interest import Followed
 from styx_server.services.tasks import Mutation
 from tests.support.builders import a_capacity, a_new_task, exited, some_gpus
 from tests.support.server import ONCE, FakeAgent, Server, chunk, gathered, log_end, started
-from tests.support.until import soon
+from tests.support.until import soon, soon_true
 
 ASSIGNED, RUNNING, ENDED = AttemptState.ASSIGNED, AttemptState.RUNNING, AttemptState.ENDED
 
@@ -313,6 +313,34 @@ async def test_an_assignment_that_commits_when_the_agent_is_gone_waits_for_its_r
     (order,) = await agent.takes(1)
     assert (order.task_id, order.attempt) == (task_id, 1)
     await agent.runs(order, exited(0))
+
+
+async def test_an_order_that_was_withdrawn_is_not_sent_when_its_answer_comes(server: Server) -> None:
+    agent = await server.agent()
+    with server.database.held("assign_tasks", answered=True) as gate:
+        await server.submit()
+        await gate.reached.wait()
+        await server.rows("update live_attempts set stop_cause = 2")
+        server.app.delivery.look_at([agent.agent_id])
+
+        async def is_over() -> bool:
+            return bool(await server.rows("select from attempts"))
+
+        await soon_true(is_over, "the first attempt is withdrawn")
+    (order,) = await agent.takes(1)
+    assert order.attempt == 2
+    await agent.runs(order, exited(0))
+
+
+async def test_what_rests_on_an_old_lease_does_not_stand_before_what_rests_on_none(server: Server) -> None:
+    agent, order = await server.one_running()
+    ends = [
+        server.app.reports.end_many(agent.agent_id, [(order.task_id, order.fence, Outcome(kind=kind))], lease_seq=seq)
+        for kind, seq in ((OutcomeKind.SUPERVISOR_LOST, None), (OutcomeKind.LOST, -1))
+    ]
+    await gathered(ends)
+    (attempt,) = await server.rows("select outcome from attempts")
+    assert attempt["outcome"] == OutcomeKind.SUPERVISOR_LOST
 
 
 async def test_a_task_cancelled_while_its_assignment_is_in_flight_is_not_sent(server: Server) -> None:
