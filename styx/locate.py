@@ -130,7 +130,10 @@ def _token(given: str | None, env: Mapping[str, str], folder: Path, *, folder_fi
 
 
 def read_endpoint(folder: Path) -> LocalEndpoint | None:
-    """What the server of this data folder wrote about itself; None when it runs no server, or stopped in order."""
+    """What the server of this data folder wrote about itself; None when it runs no server, or stopped in order.
+
+    A server that names others leaves the file when it stops: those go on.
+    """
     try:
         document = json.loads((folder / ENDPOINT_FILE).read_text())
         http = str(document["http"])

@@ -1,4 +1,8 @@
-"""`styx-server`: runs the control plane; `styx-server check-config` shows its settings and where each came from."""
+"""`styx-server`: runs the control plane.
+
+`styx-server database` runs the embedded database alone, for several servers on one machine; `styx-server check-config`
+shows the settings and where each came from.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from dataclasses import fields
 from typing import Final
 
@@ -29,20 +34,20 @@ _PR_SET_PDEATHSIG: Final = 1
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script."""
     words = sys.argv[1:] if arguments is None else arguments
-    check_only = words[:1] == ["check-config"]
+    order = words[0] if words[:1] in (["check-config"], ["database"]) else "serve"
     try:
-        sourced = load(words[1:] if check_only else words, os.environ)
+        sourced = load(words if order == "serve" else words[1:], os.environ)
         armed = failpoints.arm(os.environ)
     except (ConfigError, failpoints.BadFailpoints) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(_USAGE_ERROR) from None
-    if check_only:
+    if order == "check-config":
         _show(sourced)
         return
-    _serve(sourced.settings, armed)
+    _run(order, sourced.settings, armed)
 
 
-def _serve(settings: Settings, armed: list[str]) -> None:
+def _run(order: str, settings: Settings, armed: list[str]) -> None:
     from styx_server.core.errors import StyxError
     from styx_server.embedded import EmbeddedPostgresError
     from styx_server.serve import StartError, serve
@@ -57,11 +62,17 @@ def _serve(settings: Settings, armed: list[str]) -> None:
     # What was imported stays: collections need not walk it again and again.
     gc.freeze()
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(_host(settings) if order == "database" else serve(settings))
     except BaseExceptionGroup as group:
         _fail(group.exceptions[0])
     except (StartError, StyxError, EmbeddedPostgresError, MigrationError, OSError) as error:
         _fail(error)
+
+
+def _host(settings: Settings) -> Coroutine[None, None, None]:
+    from styx_server.embedded.alone import host
+
+    return host(settings.data_dir)
 
 
 def _fail(error: BaseException) -> None:
@@ -85,7 +96,7 @@ def _die_with_parent() -> None:
 def _show(sourced: Sourced) -> None:
     for field in fields(Settings):
         value = getattr(sourced.settings, field.name)
-        shown = "***" if field.name in _SECRET and value else value
+        shown = "***" if field.name in _SECRET and value else ",".join(value) if isinstance(value, tuple) else value
         print(f"{field.name:16} {shown!s:40} {sourced.sources[field.name]}")
 
 

@@ -232,7 +232,11 @@ class App:
         return pass_
 
     async def _schedule(self) -> float | None:
-        return await self.scheduling.round(self.clock.now().timestamp())
+        try:
+            return await self.scheduling.round(self.clock.now().timestamp())
+        except BaseException:
+            self.scheduling.doubt()
+            raise
 
     async def _make_partitions(self) -> float | None:
         await make_partitions(self.database, self.clock.now())
@@ -340,7 +344,7 @@ def _scheduling(app: App) -> Scheduling:
         elsewhere=Elsewhere(app.database, app.clock, app.identity.number),
     )
     assigning = Assigning(app.database, app.ledger, app.registry, outward)
-    return Scheduling(app.database, app.shapes, views, assigning, app.wake_scheduler)
+    return Scheduling(app.database, app.shapes, views, assigning, app.clock, app.wake_scheduler)
 
 
 def _leadership(app: App) -> Leadership:

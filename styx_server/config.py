@@ -14,6 +14,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from styx.errors import InvalidAddress
+from styx.locate import read_address, split_addresses
+
 
 class ConfigError(Exception):
     """A setting is wrong; the message says which, where it came from, and what would be right."""
@@ -29,6 +32,7 @@ class Settings:
         grpc_port: 0 picks a free one.
         http_port: 0 picks a free one.
         grpc_advertise: `host:port` that clients shall dial, when it is not this host and port.
+        http_addresses: of all servers on the same database, this one's too, as clients reach them.
         database_url: a PostgreSQL of one's own; empty: an embedded one.
         database_wait: seconds to wait at the start for a database that is away.
         unsafe_database: whether to use a database that may lose what it has confirmed.
@@ -45,6 +49,7 @@ class Settings:
     grpc_port: int = 50051
     http_port: int = 8080
     grpc_advertise: str = ""
+    http_addresses: tuple[str, ...] = ()
     database_url: str = ""
     database_wait: float = 60.0
     unsafe_database: bool = False
@@ -70,6 +75,7 @@ _HELP: Final[dict[str, str]] = {
     "grpc_port": "port for gRPC; 0 picks a free one (default 50051)",
     "http_port": "port for HTTP; 0 picks a free one (default 8080)",
     "grpc_advertise": "host:port that clients shall dial, if it is not this host and port",
+    "http_addresses": "http://... of all servers on the same database, with commas; clients are told",
     "database_url": "postgresql://... of your own database; without it an embedded one is started",
     "database_wait": "seconds to wait at the start for a database that is away (default 60)",
     "unsafe_database": "use a database that can lose what it has confirmed (fsync or synchronous_commit is off)",
@@ -171,9 +177,10 @@ def _parse(name: str, raw: object, source: str) -> object:
         "database_wait": _seconds,
         "retention_days": _days,
         "lease_scale": _scale,
+        "http_addresses": _addresses,
         **dict.fromkeys(_FLAGS, _flag),
     }
-    text = str(raw)
+    text = ",".join(map(str, raw)) if isinstance(raw, list) else str(raw)
     try:
         value = readers.get(name, str)(text)
         if name in _CHOICES and value not in _CHOICES[name]:
@@ -210,6 +217,18 @@ def _scale(text: str) -> float:
     if not 0.05 <= scale <= 1:
         raise ValueError("must be from 0.05 to 1")
     return scale
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = split_addresses(text)
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise ValueError(f"{address} must start with http:// or https://")
+        try:
+            read_address(address)
+        except InvalidAddress as error:
+            raise ValueError(str(error)) from None
+    return addresses
 
 
 def _flag(text: str) -> bool:

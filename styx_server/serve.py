@@ -85,7 +85,9 @@ async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, 
             await asyncio.wait([group.create_task(stop.wait()), web], return_when=asyncio.FIRST_COMPLETED)
             _log.info("server_stopping")
             app.health.stopping = True
-            _endpoint_file(settings).unlink(missing_ok=True)
+            # What it says of other servers stays true.
+            if len(settings.http_addresses) <= 1:
+                _endpoint_file(settings).unlink(missing_ok=True)
             with contextlib.suppress(Unavailable):
                 await app.leave()
             await server.stop(_STOP_GRACE_SECONDS)
@@ -177,6 +179,7 @@ def _discovery(settings: Settings, app: App, grpc_port: int) -> dict[str, Any]:
     return {
         "grpc_address": settings.grpc_advertise or None,
         "grpc_port": grpc_port,
+        "http_addresses": list(settings.http_addresses),
         "tls": settings.tls,
         "version": VERSION,
         "deployment_id": str(app.identity.deployment_id),
@@ -192,6 +195,7 @@ async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port:
     document = {
         "http": f"{'https' if settings.tls else 'http'}://{host}:{http_port}",
         "grpc": f"{host}:{grpc_port}",
+        "http_addresses": list(settings.http_addresses),
         "tls": settings.tls,
         "pid": os.getpid(),
         "version": VERSION,

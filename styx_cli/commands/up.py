@@ -21,21 +21,24 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 styx up                            server, database and one agent; Ctrl-C stops all
 styx up --agents 3                 three agents that share the machine
+styx up --replicas 3 --agents 2    three servers on one database: kill one and see
 styx up --detach                   in the background; `styx down` stops it
 styx up --grpc-port 0 --http-port 0 --data-dir /tmp/styx"""
 
 
 @click.command("up", cls=StyxCommand, examples=EXAMPLES)
 @click.option("--agents", type=click.IntRange(0, 64), default=1, metavar="N", help="How many agents. Default: 1.")
+@click.option("--replicas", type=click.IntRange(1, 9), default=1, metavar="N", help="How many servers. Default: 1.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), metavar="PORT", help="Default: 50051; 0: any free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), metavar="PORT", help="Default: 8080; 0: any free one.")
 @click.option("--database-url", metavar="URL", help="A PostgreSQL to use. Default: one of its own in the data folder.")
 @click.option("-d", "--detach", is_flag=True, help="Return when everything is ready; it goes on in the background.")
 @click.pass_obj
-def command(
+def command(  # noqa: PLR0913 - one parameter for each option
     settings: Settings,
     *,
     agents: int,
+    replicas: int,
     grpc_port: int | None,
     http_port: int | None,
     database_url: str | None,
@@ -44,19 +47,29 @@ def command(
     """Start a whole Styx on this machine: database, server, agents.
 
     Tasks and logs are kept in the data folder and are there again after a restart. Addresses are written to
-    endpoint.json in it, where `styx` finds them by itself.
+    endpoint.json in it, where `styx` finds them by itself. With several servers the ports are those of the first; the
+    others take free ones.
     """
     from styx_cli.local.folder import LocalFolder
 
     folder = LocalFolder(settings.folder())
     folder.prepare()
-    options = {"--agents": agents, "--grpc-port": grpc_port, "--http-port": http_port, "--database-url": database_url}
+    options = {
+        "agents": agents,
+        "replicas": replicas,
+        "grpc_port": grpc_port,
+        "http_port": http_port,
+        "database_url": database_url,
+    }
     if detach:
-        return _detach(settings, folder, [f"{flag}={value}" for flag, value in options.items() if value is not None])
+        flags = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+        return _detach(settings, folder, [f"--{name}={value}" for name, value in flags.items()])
     from styx_cli.local.plan import UpOptions
     from styx_cli.local.stack import Stack
 
-    wanted = UpOptions(agents=agents, grpc_port=grpc_port, http_port=http_port, database_url=database_url)
+    wanted = UpOptions(
+        agents=agents, replicas=replicas, grpc_port=grpc_port, http_port=http_port, database_url=database_url
+    )
 
     async def run() -> None:
         await Stack(folder, wanted, put_now).run()

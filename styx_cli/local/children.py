@@ -13,12 +13,21 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from styx.errors import StyxError
 from styx_cli import clock
+from styx_cli.local.folder import tail
+from styx_cli.sanitize import plain
 
 _LARGEST_LOG = 10 * 1024 * 1024
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 _STEADY_SECONDS = 60.0
+
+
+class StartFailed(StyxError):
+    """The stack could not be started."""
+
+    reason = "START_FAILED"
 
 
 class Child:
@@ -99,6 +108,12 @@ class Child:
 def how_it_ended(code: int) -> str:
     """An exit code of a child in words."""
     return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+def start_failed(child: Child, why: str) -> StartFailed:
+    """What to tell about a child that did not come up, with its own last words."""
+    lines = [f"the {child.name} {why}; the end of {child.log}:", *(f"  {plain(line)}" for line in tail(child.log))]
+    return StartFailed("\n".join(lines), remedy="the log has the rest")
 
 
 def _rotate(log: Path) -> None:

@@ -61,10 +61,13 @@ class Crew:
             self._states[agent.id] = agent.state
 
 
-def greeting(folder: LocalFolder, endpoint: LocalEndpoint, ready: Sequence[Agent], *, wanted: int) -> Iterator[str]:
+def greeting(
+    folder: LocalFolder, endpoints: Sequence[LocalEndpoint], ready: Sequence[Agent], *, wanted: int
+) -> Iterator[str]:
     """What a person wants to know once everything is up."""
-    yield f"Styx {endpoint.version} is up"
-    yield f"  server  {endpoint.http}  (gRPC {endpoint.grpc})"
+    yield f"Styx {endpoints[0].version} is up"
+    for endpoint in endpoints:
+        yield f"  server  {endpoint.http}  (gRPC {endpoint.grpc})"
     yield f"  data    {folder.root}"
     for agent in ready:
         yield f"  agent   {agent.id} is ready: {capacity_words(agent)}"

@@ -67,6 +67,10 @@ class LocalFolder:
         """The data folder of one agent, counted from 1."""
         return self.root / "agents" / str(number)
 
+    def server(self, number: int) -> Path:
+        """The data folder of one server, counted from 1; the first has the whole folder."""
+        return self.root if number == 1 else self.root / "replicas" / str(number)
+
     def log(self, name: str) -> Path:
         """The log of a child, or of `styx up` itself."""
         return self.logs / f"{name}.log"

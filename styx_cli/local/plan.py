@@ -7,11 +7,14 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from styx_cli.local.folder import LocalFolder
+from styx_cli.local.ports import is_free
 from styx_cli.local.processes import cores, memory_bytes
 
 _GRPC_PORT, _HTTP_PORT = 50051, 8080
+_NAME_COLUMNS = 17
 # Where a parent's own words must not reach a child that is told by flags.
 _NOT_FOR_CHILDREN = ("STYX_SERVER_URL", "STYX_TOKEN", "STYX_JOIN_TOKEN", "STYX_JOIN_TOKEN_FILE", "STYX_AGENT_NAME")
 
@@ -21,21 +24,59 @@ class UpOptions:
     """What a person asked `styx up` for; None is the default of the server."""
 
     agents: int = 1
+    replicas: int = 1
     grpc_port: int | None = None
     http_port: int | None = None
     database_url: str | None = None
 
 
-def server_argv(folder: LocalFolder, options: UpOptions) -> list[str]:
-    """The command line of the server."""
-    argv = [*_program("styx_server"), "--data-dir", str(folder.root), "--die-with-parent"]
-    for flag, value in (
-        ("--grpc-port", options.grpc_port),
-        ("--http-port", options.http_port),
-        ("--database-url", options.database_url),
-    ):
-        argv += [flag, str(value)] if value is not None else []
-    return argv
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What a server was told altogether: by us, by the environment, by its file.
+
+    Attributes:
+        has_database: whether somebody named one.
+    """
+
+    host: str
+    grpc_port: int
+    http_port: int
+    tls: bool
+    has_database: bool
+
+    def url(self, http_port: int) -> str:
+        """Where a server with these settings is reached from here; it says the same of itself."""
+        # An address that stands for all of them is no address to dial.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"{'https' if self.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{http_port}"
+
+
+def server_argv(data_dir: Path, options: UpOptions) -> list[str]:
+    """The command line of a server."""
+    return [*_program("styx_server"), *_server_flags(data_dir, options)]
+
+
+def check_config_argv(data_dir: Path, options: UpOptions) -> list[str]:
+    """The command line that prints the settings of a server."""
+    return [*_program("styx_server"), "check-config", *_server_flags(data_dir, options)]
+
+
+def database_argv(data_dir: Path) -> list[str]:
+    """The command line of a database without a server."""
+    return [*_program("styx_server"), "database", "--data-dir", str(data_dir), "--die-with-parent"]
+
+
+def read_settings(text: str) -> ServerSettings:
+    """What `styx-server check-config` printed: a column of names, then value and source; no value leaves a blank."""
+    values = {line[:_NAME_COLUMNS].strip(): line[_NAME_COLUMNS:] for line in text.splitlines()}
+    given = {name: rest.split()[0] for name, rest in values.items() if rest[:1].strip()}
+    return ServerSettings(
+        host=given["host"],
+        grpc_port=int(given["grpc_port"]),
+        http_port=int(given["http_port"]),
+        tls="tls_cert" in given,
+        has_database="database_url" in given,
+    )
 
 
 def agent_argv(folder: LocalFolder, number: int, options: UpOptions, *, url: str) -> list[str]:
@@ -64,20 +105,20 @@ def busy_port(options: UpOptions, env: Mapping[str, str] = os.environ) -> tuple[
     ):
         named = env.get(variable, "")
         port = given if given is not None else int(named) if named.isdecimal() else usual
-        if port and not _is_free(host, port):
+        if port and not is_free(host, port):
             return port, flag
     return None
 
 
-def _is_free(host: str, port: int) -> bool:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError:
-        return False
-    return True
+def _server_flags(data_dir: Path, options: UpOptions) -> list[str]:
+    flags = ["--data-dir", str(data_dir), "--die-with-parent"]
+    for flag, value in (
+        ("--grpc-port", options.grpc_port),
+        ("--http-port", options.http_port),
+        ("--database-url", options.database_url),
+    ):
+        flags += [flag, str(value)] if value is not None else []
+    return flags
 
 
 def _program(module: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Stops a whole stack: agents first, so that their last words find a server, then the server. Leaves nothing behind."""
+"""Stops a whole stack: agents first, so that their last words find a server, then servers, then what they stand on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from styx_cli import clock
 from styx_cli.local.children import Child
@@ -14,34 +15,41 @@ from styx_cli.local.folder import LocalFolder
 from styx_cli.local.processes import holder_of_lock
 
 _AGENT_SECONDS = 25.0
-_SERVER_SECONDS = 30.0
+_STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 Say = Callable[[str], None]
 
 
 async def stop_all(
-    folder: LocalFolder, agents: Sequence[Child], server: Child, *, hurry: asyncio.Event, say: Say
+    folder: LocalFolder, agents: Sequence[Child], stages: Sequence[Sequence[Child]], *, hurry: asyncio.Event, say: Say
 ) -> None:
-    """Stops the agents together, then the server.
+    """Stops the agents together, then the others. Leaves nothing behind.
 
     Args:
         folder: where the agents' folders are.
         agents: in the order of their numbers.
-        server: the last to go.
+        stages: the others, stage after stage; those of one go together.
         hurry: set when nobody wants to wait any more: everything is killed.
         say: for people.
     """
     say("stopping")
     async with asyncio.TaskGroup() as group:
-        hurrying = group.create_task(_kill_when_hurried([*agents, server], hurry))
+        hurrying = group.create_task(_kill_when_hurried([*agents, *chain.from_iterable(stages)], hurry))
         async with asyncio.TaskGroup() as together:
             for number, agent in enumerate(agents, start=1):
                 together.create_task(_stop_agent(folder, number, agent, say))
-        if not await server.stop(_SERVER_SECONDS):
-            say("the server did not stop in time and was killed")
+        for stage in stages:
+            async with asyncio.TaskGroup() as together:
+                for child in stage:
+                    together.create_task(_stop_child(child, say))
         hurrying.cancel()
     say("stopped")
+
+
+async def _stop_child(child: Child, say: Say) -> None:
+    if not await child.stop(_STOP_SECONDS):
+        say(f"the {child.name} did not stop in time and was killed")
 
 
 async def _stop_agent(folder: LocalFolder, number: int, agent: Child, say: Say) -> None:

@@ -86,6 +86,8 @@ class Delivery:
                 await self._send(starts, over)
             self._send_stops(stops)
             void = [row for row in stops if self._is_unsent(row, over) and self._is_confirmed(row["agent_id"])]
+            # Whoever stored one of these and has no answer yet must not send it when that comes.
+            self._registry.withdraw(Fence(row["fence"]) for row in void)
         await self._end_unsent(void)
 
     def _is_unsent(self, row: Row, over: Collection[Fence]) -> bool:

@@ -163,7 +163,10 @@ class Leadership:
         won = await self._database.fetch_row(
             "take_lead", name=name, term=row["term"], seq=row["seq"], replica_id=self._replica_id
         )
-        if won is None or self._leaving:
+        if won is None:
+            return
+        if self._leaving:
+            await self._database.execute("release_leads", replica_id=self._replica_id)
             return
         await failpoints.reach("server.lead.won")
         self._leads[name] = _Lead(won["term"], asked_at + _TRUST_SECONDS)

@@ -23,7 +23,14 @@ from styx_server.core.task import Fence, TaskId
 from styx_server.services.budget import Budget
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.log_codec import Codec, unpack, unpack_times
-from styx_server.services.log_streams import Chunk, LogStreams, StreamKey, StreamState, state_from_row
+from styx_server.services.log_streams import (
+    MAX_CACHED_STREAMS,
+    Chunk,
+    LogStreams,
+    StreamKey,
+    StreamState,
+    state_from_row,
+)
 from styx_server.store.database import Database, Transaction
 
 _log = structlog.get_logger()
@@ -203,6 +210,9 @@ class LogIntake:
         """Notes what has not arrived yet, and returns it."""
         missing = {key for key in keys if (state := self._streams.peek(key)) is None or not state.complete}
         self._awaited.update(dict.fromkeys(missing, (missing, then)))
+        while len(self._awaited) > MAX_CACHED_STREAMS:
+            # Of agents that went to another server meanwhile.
+            del self._awaited[next(iter(self._awaited))]
         if not missing:
             then()
         return missing

@@ -29,7 +29,13 @@ from styx_server.store.rows import facts
 _TRIES = 8
 _VOID_ENDS: Final = frozenset({OutcomeKind.LOST})
 _VOID_STARTS: Final = frozenset(
-    {OutcomeKind.LOST, OutcomeKind.REJECTED, OutcomeKind.HOST_REBOOTED, OutcomeKind.SUPERVISOR_LOST}
+    {
+        OutcomeKind.LOST,
+        OutcomeKind.REJECTED,
+        OutcomeKind.PREEMPTED,
+        OutcomeKind.HOST_REBOOTED,
+        OutcomeKind.SUPERVISOR_LOST,
+    }
 )
 
 _Key = tuple[AgentId, TaskId, Fence]
@@ -198,6 +204,8 @@ class Reports:
             decisions, strange = await self._decide(open_ends)
             found = await self._found(strange)
             refused |= {item.key for item in strange if not _is_own(item, found[item.key])}
+            # Stored before, and perhaps nobody heard of it: the answer may have been lost.
+            self._on_over([_over_already(item, found[item.key]) for item in strange if found[item.key]["ended_number"]])
             over, void = await self._store(decisions)
             await failpoints.reach("server.end.committed")
             self._on_over(over)
@@ -285,9 +293,9 @@ def _fits(item: Reported, task: TaskFacts) -> bool:
     return task.fence == item.report.fence and task.attempt_state.live and task.agent_id == item.agent_id
 
 
-def _weight(item: Reported) -> tuple[bool, int, AttemptState]:
-    """What counts of several reports on one attempt: its end, best from the agent itself; else the newest session's."""
-    return (item.report.state is AttemptState.ENDED, item.epoch, item.report.state)
+def _weight(item: Reported) -> tuple[bool, bool, int, AttemptState]:
+    """What counts of several reports on one attempt: its end, best one that rests on no lease; else the newest's."""
+    return (item.report.state is AttemptState.ENDED, item.lease_seq is None, item.epoch, item.report.state)
 
 
 def _is_own(item: Reported, row: Row) -> bool:
@@ -298,6 +306,18 @@ def _is_own(item: Reported, row: Row) -> bool:
     said_before = item.report.outcome is not None and item.report.outcome.kind == row["ended_outcome"]
     over = row["ended_agent_id"] == item.agent_id and (said_before or row["ended_outcome"] not in void)
     return bool(over or (latest and row["attempt_state"] < AttemptState.ENDED))
+
+
+def _over_already(item: Reported, row: Row) -> AttemptOver:
+    return AttemptOver(
+        task_id=item.report.task_id,
+        fence=item.report.fence,
+        attempt=row["ended_number"],
+        agent_id=item.agent_id,
+        logs=item.report.logs,
+        task_state=TaskState.PENDING,
+        requeued=None,
+    )
 
 
 def _is_stale(item: Reported, row: Row) -> bool:

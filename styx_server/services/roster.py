@@ -27,7 +27,7 @@ _PAGE: Final = 1000
 
 
 class Roster:
-    """Keeps the ledger's view of agents true. Only one of its methods runs at a time."""
+    """Keeps the ledger's view of agents true."""
 
     def __init__(
         self, database: Database, shapes: Shapes, ledger: Ledger, clock: Clock, terms: LeaseTerms = USUAL_TERMS
@@ -57,13 +57,26 @@ class Roster:
         self._over.update(fences)
         self._ledger.give_back(fences)
 
-    async def learn(self) -> None:
-        """Reads everything anew."""
+    def suspect(self, agent_ids: Iterable[int]) -> None:
+        """What these hold is not known for sure: it is read again, whether or not they have a new session."""
+        for agent_id in map(AgentId, agent_ids):
+            if agent := self._ledger.fleet.agents.get(agent_id):
+                agent.epoch = -1
+            self._changed.add(agent_id)
+
+    def forget(self) -> None:
+        """Knows nothing any more."""
         for agent_id in list(self._ledger.fleet.agents):
             self._ledger.leave(agent_id)
         self._watch = LeaseWatch(self._terms)
         self._silent.clear()
+        self._changed.clear()
+        self._over.clear()
         self._all_at = 0.0
+
+    async def learn(self) -> None:
+        """Reads everything anew."""
+        self.forget()
         await self.refresh()
 
     async def refresh(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from styx_server.clock import Clock
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.placement.plan import Plan, plan_round
@@ -20,6 +21,8 @@ from styx_server.services.roster import Roster
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
 
+_LEARN_GAP_SECONDS: Final = 2.0
+"""Between two times at which memory is made anew: callers who leave in the midst of a write must not keep it busy."""
 _REFUSED_SECONDS: Final = 0.5
 """After a plan of which nothing could be stored: another leads by now, or agents have just moved."""
 
@@ -37,9 +40,16 @@ class Scheduling:
     """The leader's view of what waits and what is free; on other servers it knows nothing and does nothing."""
 
     def __init__(
-        self, database: Database, shapes: Shapes, views: Views, assigning: Assigning, wake: Callable[[], None]
+        self,
+        database: Database,
+        shapes: Shapes,
+        views: Views,
+        assigning: Assigning,
+        clock: Clock,
+        wake: Callable[[], None],
     ) -> None:
         self._database = database
+        self._clock = clock
         self._shapes = shapes
         self._ledger = views.ledger
         self._roster = views.roster
@@ -49,16 +59,19 @@ class Scheduling:
         self._backlog = Backlog()
         self._term = 0
         self._unsure = True
+        self._learn_at = 0.0
 
     def lead(self, term: int) -> None:
         """This server leads under this term: the next round learns what there is."""
         self._term = term
+        self._learn_at = 0.0
         self.doubt()
 
     def resign(self) -> None:
         """Another server leads, or none."""
         self._term = 0
         self._backlog = Backlog()
+        self._roster.forget()
 
     def doubt(self) -> None:
         """An answer of the database was lost, so it may hold what memory does not know: the next round looks."""
@@ -75,15 +88,21 @@ class Scheduling:
 
     def task_gone(self, namespace: str, task_id: TaskId) -> None:
         """Forgets a task that no longer waits."""
+        if not self._term:
+            return
         self._backlog.namespace(namespace).discard(task_id)
 
     def agents_changed(self, agent_ids: Iterable[int] | None) -> None:
         """Sessions of agents began or ended, or their standing changed; None: of any."""
+        if not self._term:
+            return
         self._roster.changed(agent_ids)
         self._wake()
 
     def attempts_over(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held."""
+        if not self._term:
+            return
         self._roster.attempts_over(fences)
         self._wake()
 
@@ -106,10 +125,13 @@ class Scheduling:
 
         Returns:
             Seconds until the next round is wanted; None: not before something happens.
+
+        Raises:
+            Exception: of any kind; `doubt` is to be called then, because memory may be half of the truth.
         """
         if not self._term:
             return None
-        if self._unsure:
+        if self._unsure and self._clock.monotonic() >= self._learn_at:
             await self._learn()
         await self._catch_up()
         await self._roster.refresh()
@@ -124,14 +146,18 @@ class Scheduling:
             return 0.0
         next_time = self._backlog.next_time()
         wait = self._elsewhere.wait_seconds
+        if self._unsure:
+            wait = min(wait, max(0.0, self._learn_at - self._clock.monotonic()))
         return wait if next_time is None else max(0.0, min(wait, next_time - now))
 
     async def _learn(self) -> None:
         """Makes memory anew from the database."""
         self._unsure = False
+        self._learn_at = self._clock.monotonic() + _LEARN_GAP_SECONDS
         try:
             # From here on changes are read, so what is read next may be older than a change but never newer.
             await self._elsewhere.begin()
+            await self._database.execute("settle_lead", name="scheduler")
             self._assigning.drop_stock()
             await self._shapes.load()
             await self._roster.learn()
@@ -143,14 +169,17 @@ class Scheduling:
             raise
 
     async def _catch_up(self) -> None:
-        """Takes in what other servers changed."""
-        rows = await self._elsewhere.read()
-        self._roster.attempts_over(Fence(row["fence"]) for row in rows if row["kind"] == "ended")
-        for row in rows:
-            if row["waits"]:
-                self.tasks_wait([await _waiting(row, self._shapes)])
-            else:
-                self.task_gone(row["namespace"], TaskId(row["id"]))
+        """Takes in what other servers changed.
+
+        A task that does not wait any more is left in memory: what was read may be older than what is known here, and it
+        falls out when it is placed.
+        """
+        async for rows in self._elsewhere.pages():
+            self._roster.attempts_over(Fence(row["fence"]) for row in rows if row["kind"] == "ended")
+            self._roster.suspect(row["agent_id"] for row in rows if row["kind"] == "assigned")
+            for row in rows:
+                if row["waits"]:
+                    self.tasks_wait([await _waiting(row, self._shapes)])
 
     async def _refill(self, backlog: NamespaceBacklog) -> None:
         horizon = backlog.horizon
@@ -178,12 +207,7 @@ class Scheduling:
         if not plan.placements:
             return plan, 0
         flying = self._assigning.reserve(plan.placements)
-        try:
-            waiting = await self._assigning.carry_out(flying, self._term)
-        except BaseException:
-            # Whether it was stored is not known: memory is made anew.
-            self.doubt()
-            raise
+        waiting = await self._assigning.carry_out(flying, self._term)
         self.tasks_wait(waiting)
         return plan, len(plan.placements) - len(waiting)
 

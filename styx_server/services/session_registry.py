@@ -122,6 +122,12 @@ class SessionRegistry:
         finally:
             self._looks = [look for look in self._looks if look is not over]
 
+    def withdraw(self, fences: Iterable[Fence]) -> None:
+        """These are not to be sent any more by anybody who has read of them already."""
+        fences = set(fences)
+        for over in self._looks:
+            over.update(fences)
+
     def dispatch(self, agent_id: AgentId, epoch: int, assignments: Iterable[Assignment], over: set[Fence]) -> bool:
         """Sends assignments, each once in a session; False when the session that is meant is not open here.
 
@@ -142,15 +148,20 @@ class SessionRegistry:
         return True
 
     def stop(self, agent_id: AgentId, orders: list[StopOrder]) -> bool:
-        """Sends orders to stop; each beat repeats them until the attempt is over. False: it has no session here."""
+        """Sends orders to stop; each beat repeats them until the attempt is over.
+
+        Returns:
+            False when some could not be sent: there is no session here, or it does not know them yet.
+        """
         session = self._sessions.get(agent_id)
         if session is None:
             return False
-        for order in orders:
-            if known := session.known.get(order.fence):
-                known.stop = order
-        session.outlet.stop(orders)
-        return True
+        sendable = [order for order in orders if order.fence in session.known]
+        for order in sendable:
+            session.known[order.fence].stop = order
+        if sendable:
+            session.outlet.stop(sendable)
+        return len(sendable) == len(orders)
 
     def attempt_over(self, agent_id: AgentId, fence: Fence, *, output_complete: bool) -> None:
         """Notes that an attempt is over; it is forgotten once its output is complete."""

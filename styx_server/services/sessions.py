@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,11 +16,11 @@ import structlog
 
 from styx import failpoints
 from styx_server.clock import Clock
-from styx_server.core.errors import Superseded
+from styx_server.core.errors import Superseded, Unavailable
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.session import Hello, StopOrder
 from styx_server.core.task import AgentId, Fence
-from styx_server.services.greeting import Greeting, cloned
+from styx_server.services.greeting import Entry, Greeting, cloned
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.interest import Interest
 from styx_server.services.log_streams import LogStreams, StreamKey
@@ -94,6 +95,16 @@ class Sessions:
         self._refuse_clone(hello)
         entry = await self._greeting.enter(hello)
         await failpoints.reach("server.hello.committed")
+        try:
+            return await self._begin(hello, entry, outlet)
+        except BaseException:
+            # Nobody would ever close it, and work would be given to it.
+            with suppress(Unavailable):
+                await self._database.execute("close_session", agent_id=hello.agent_id, epoch=entry.epoch, goodbye=False)
+            raise
+
+    async def _begin(self, hello: Hello, entry: Entry, outlet: Outlet) -> Session:
+        """Makes one view of what the agent holds, and the session of it."""
         self._end_older(hello.agent_id, entry.epoch)
         told = [held.report for held in hello.held if held.report is not None]
         await self._reports.add_many(

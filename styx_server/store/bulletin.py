@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, Final
 
@@ -27,8 +27,12 @@ _LIFE_CLASS: Final = 1400142200
 _GAP_SECONDS: Final = 0.01
 """Least time between two notes: what gathers meanwhile goes into one."""
 _RETRY_SECONDS: Final = 1.0
-_PAYLOAD_CHARS: Final = 7500
-"""PostgreSQL takes 8,000 bytes; all of ours are ASCII."""
+_POST: Final = "select pg_notify($1, $2)"
+_POST_SECONDS: Final = 5.0
+_IDS_IN_NOTE: Final = 300
+"""PostgreSQL takes 8,000 bytes; an id has at most 19 digits."""
+_MOST_IDS: Final = 30_000
+"""More than these are not named: everything is to be looked at."""
 
 
 class Kind(StrEnum):
@@ -64,7 +68,7 @@ class Bulletin:
         self._address = address
         self._on_note = on_note
         self._clock = clock
-        self._waiting: dict[Kind, set[int] | None] = {}
+        self._waiting: dict[Kind, set[int]] = {}
         self._posted = asyncio.Event()
         self._connection: asyncpg.Connection[Row] | None = None
         self.has_readers = False
@@ -81,9 +85,7 @@ class Bulletin:
         """Tells the other servers, soon; nothing when there are none."""
         if not self.has_readers:
             return
-        known = self._waiting.setdefault(kind, set())
-        if known is not None:
-            known.update(ids)
+        self._waiting.setdefault(kind, set()).update(ids)
         self._posted.set()
 
     async def run(self) -> None:
@@ -100,18 +102,17 @@ class Bulletin:
                 _log.warning("bulletin_lost", error=str(error))
             await self._clock.sleep(_RETRY_SECONDS)
 
-    async def close(self) -> None:
-        """Takes the sign of life away when `run` never began."""
-        if self._connection is not None:
-            self._connection.terminate()
-
     async def _connect(self) -> asyncpg.Connection[Row]:
         connection = await open_connection(**self._address)
-        with translated():
-            # The lock of this process's own earlier connection may take a moment to go.
-            await connection.execute("set synchronous_commit to off")
-            await connection.fetchval("select pg_advisory_lock($1, $2)", _LIFE_CLASS, self._number)
-            await connection.add_listener(_CHANNEL, self._hear)
+        try:
+            with translated():
+                await connection.add_listener(_CHANNEL, self._hear)
+                await connection.execute("set synchronous_commit to off")
+                # Shared: a connection of this server that is dead and does not know it may still hold it.
+                await connection.fetchval("select pg_advisory_lock_shared($1, $2)", _LIFE_CLASS, self._number)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     async def _serve(self, connection: asyncpg.Connection[Row]) -> None:
@@ -125,8 +126,9 @@ class Bulletin:
             self._posted.clear()
             if self._waiting:
                 waiting, self._waiting = self._waiting, {}
-                with translated():
-                    await connection.execute("select pg_notify($1, $2)", _CHANNEL, _payload(self._number, waiting))
+                for payload in _payloads(self._number, waiting):
+                    with translated():
+                        await connection.execute(_POST, _CHANNEL, payload, timeout=_POST_SECONDS)
                 await self._clock.sleep(_GAP_SECONDS)
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
@@ -143,11 +145,16 @@ class Bulletin:
             self._on_note(sender, kind, ids)
 
 
-def _payload(number: int, waiting: dict[Kind, set[int] | None]) -> str:
-    note: dict[str, object] = {"from": number}
+def _payloads(number: int, waiting: dict[Kind, set[int]]) -> Iterator[str]:
+    """What waits, in notes that PostgreSQL takes."""
     for kind, ids in waiting.items():
-        note[kind] = None if ids is None else sorted(ids)
-    text = json.dumps(note, separators=(",", ":"))
-    if len(text) > _PAYLOAD_CHARS:
-        text = json.dumps({key: value if key == "from" else None for key, value in note.items()}, separators=(",", ":"))
-    return text
+        named = sorted(ids)
+        if len(named) > _MOST_IDS:
+            yield _note(number, kind, None)
+            continue
+        for start in range(0, max(1, len(named)), _IDS_IN_NOTE):
+            yield _note(number, kind, named[start : start + _IDS_IN_NOTE])
+
+
+def _note(number: int, kind: Kind, ids: list[int] | None) -> str:
+    return json.dumps({"from": number, kind: ids}, separators=(",", ":"))

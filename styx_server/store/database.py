@@ -40,6 +40,8 @@ _SESSION: Final = {
 _CONNECTIONS: Final = 20
 _CALL_CONNECTIONS: Final = 12
 _CALL_WAITERS: Final = 2000
+# A connection that only listens would not notice for hours that the other side has vanished.
+_KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 _ACQUIRE_SECONDS: Final = 5.0
 _RELEASE_SECONDS: Final = 1.0
 _COMMAND_SECONDS: Final = 15.0
@@ -230,7 +232,7 @@ async def open_connection(**address: Any) -> asyncpg.Connection[Row]:
         Unavailable: nobody answers there.
     """
     with translated():
-        return await asyncpg.connect(timeout=_ACQUIRE_SECONDS, server_settings=_SESSION, **address)
+        return await asyncpg.connect(timeout=_ACQUIRE_SECONDS, server_settings=_SESSION | _KEEPALIVE, **address)
 
 
 async def migrate_database(**address: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from styx_server.core.placement.capacity import Capacity, Gpu
@@ -48,10 +49,10 @@ def shape_digest(shape: Shape) -> bytes:
 
 def shape_from_json(body: dict[str, Any]) -> Shape:
     """A stored shape."""
-    fields = dict(body)
-    pool = fields.pop("pool")
-    labels = tuple((key, value) for key, value in fields.pop("labels"))
-    return Shape(pool=pool, resources=Resources(labels=labels, **fields))
+    needs = dict(body)
+    pool = needs.pop("pool")
+    labels = tuple((key, value) for key, value in needs.pop("labels"))
+    return Shape(pool=pool, resources=Resources(labels=labels, **needs))
 
 
 def retry_to_json(retry: RetryPolicy) -> str | None:
@@ -87,9 +88,13 @@ def capacity_to_json(capacity: Capacity) -> dict[str, Any]:
 
 def capacity_from_json(body: dict[str, Any]) -> Capacity:
     """A stored capacity; of an agent that was never connected it is empty."""
-    fields = dict(body)
-    gpus = tuple(Gpu(**gpu) for gpu in fields.pop("gpus", ()))
-    return Capacity(gpus=gpus, **fields)
+    # Fields of a later version are left out.
+    gpus = tuple(Gpu(**_known(gpu, Gpu)) for gpu in body.get("gpus", ()))
+    return Capacity(gpus=gpus, **_known(body, Capacity, but="gpus"))
+
+
+def _known(body: dict[str, Any], kind: type, but: str = "") -> dict[str, Any]:
+    return {field.name: body[field.name] for field in fields(kind) if field.name in body and field.name != but}
 
 
 def task_columns(tasks: list[NewTask], ids: list[int], spec_ids: list[int], shape_ids: list[int]) -> dict[str, object]:

@@ -36,6 +36,7 @@ from styx_server.transport.session_stream import Context, Outbox, SessionStream
 
 _log = structlog.get_logger()
 
+_MOVES_PER_SECOND: Final = 200
 MAX_REQUEST_BYTES: Final = 1 << 20
 """Raw bytes in one request of PushLogs; with `_LOG_WINDOW`, what one agent can have in memory here."""
 _LOG_WINDOW: Final = 8
@@ -118,8 +119,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             watch.cancel()
             await waiting.put(None)
 
-    def reconnect_all(self, within_seconds: float) -> None:
-        """Asks every agent to move to another server, spread over a time."""
+    def reconnect_all(self) -> None:
+        """Asks every agent to move to another server; the more there are, the longer they take turns."""
+        within_seconds = moving_seconds(len(self._outboxes))
         for outbox in self._outboxes:
             outbox.send(wire.ServerMessage(reconnect=wire.Reconnect(within=duration(within_seconds))))
 
@@ -158,6 +160,11 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
 def _give_back(budget: Budget, size: int, _: asyncio.Task[Stored]) -> None:
     budget.give(size)
+
+
+def moving_seconds(agents: int) -> float:
+    """How long so many agents may take to move, so that the other servers are not run over."""
+    return max(1.0, agents / _MOVES_PER_SECOND)
 
 
 def _printable(text: str) -> str:

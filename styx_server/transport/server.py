@@ -80,6 +80,6 @@ class GrpcServer:
     async def stop(self, grace_seconds: float) -> None:
         """Stops in order: says so to agents, lets short calls finish, then ends what is left."""
         # Streams are told nothing by stop(): agents must hear it first.
-        self._agents.reconnect_all(within_seconds=1.0)
+        self._agents.reconnect_all()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)

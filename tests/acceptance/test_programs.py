@@ -63,6 +63,41 @@ def test_check_config_says_where_each_setting_came_from() -> None:
     assert lines["host"][-1] == "default"
 
 
+def test_addresses_of_servers_come_with_commas_or_as_a_list_and_are_checked(tmp_path: Path) -> None:
+    settings = tmp_path / "server.toml"
+    settings.write_text('http_addresses = ["http://a:1", "https://b"]')
+    env = {"PATH": os.environ["PATH"], "HOME": "/nowhere"}
+
+    def check(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "styx-server"), "check-config", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    for words in (("--config", str(settings)), ("--http-addresses", "http://a:1, https://b")):
+        (line,) = [line for line in check(*words).stdout.splitlines() if line.startswith("http_addresses ")]
+        assert line.split()[1] == "http://a:1,https://b"
+    for wrong in ("grpc://a:1", "a:1", "http://a:b"):
+        refused = check("--http-addresses", wrong)
+        assert (refused.returncode, "http_addresses (flag) is" in refused.stderr) == (2, True)
+
+
+def test_the_database_runs_alone_and_stops_in_order() -> None:
+    with tempfile.TemporaryDirectory(prefix="styx-alone-") as folder:
+        stack = Stack(Path(folder) / "data")
+        place = stack.folder / "database.json"
+        database = _start(stack, "styx-server", "database", "--data-dir", str(stack.folder))
+        until(place.exists, "the database is ready")
+        found = json.loads(place.read_text())
+        assert (found["pid"], place.stat().st_mode & 0o777) == (database.pid, 0o600)
+        words = ("--data-dir", f"{folder}/server", "--grpc-port", "0", "--http-port", "0")
+        server = _start(stack, "styx-server", *words, STYX_DATABASE_URL=found["url"])
+        until((Path(folder) / "server" / "endpoint.json").exists, "a server uses it")
+        for program in (server, database):
+            program.terminate()
+            assert program.wait(60) == 0
+        assert not place.exists()
+        until(lambda: not stack.processes(folder), "everything is gone")
+
+
 def test_a_server_refuses_a_public_address_without_tls() -> None:
     done = subprocess.run([str(BIN / "styx-server"), "--host", "0.0.0.0"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

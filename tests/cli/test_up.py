@@ -41,6 +41,11 @@ def _processes_of(folder: Path) -> list[str]:
     return found
 
 
+def _addresses_in(folder: Path) -> list[Path]:
+    """What says that something runs here."""
+    return [*folder.rglob("endpoint.json"), *folder.rglob("database.json")]
+
+
 async def _up(folder: Path, *words: str) -> Finished:
     return await styx(folder, "up", "--detach", *FREE_PORTS, *words)
 
@@ -73,6 +78,21 @@ async def test_a_detached_stack_works_survives_a_restart_and_stops(folder: Path)
     assert (await styx(folder, "logs", "t1")).text == "out\n"
     agents = json.loads((await styx(folder, "agent", "list", "-o", "json")).text)
     assert [agent["id"] for agent in agents] == ["a1"]
+
+
+async def test_another_number_of_servers_goes_on_with_what_is_there(folder: Path) -> None:
+    for number, words in enumerate([(), ("--replicas", "2"), ("--replicas", "1")], 1):
+        up = await _up(folder, *words)
+        assert up.code == 0, up.talk
+        assert up.text.count("  server  ") == (2 if number == 2 else 1)
+        ran = await styx(folder, "run", "--", "echo", f"with {words}")
+        assert (ran.code, ran.text) == (0, f"with {words}\n")
+        assert (await styx(folder, "logs", "t1")).text == "with ()\n"
+        agents = json.loads((await styx(folder, "agent", "list", "-o", "json")).text)
+        assert [agent["id"] for agent in agents] == ["a1"]
+        assert (await styx(folder, "down")).code == 0
+        assert not _processes_of(folder)
+        assert not _addresses_in(folder)
 
 
 async def test_several_agents_share_the_machine(folder: Path) -> None:
@@ -109,18 +129,19 @@ async def test_what_falls_is_started_again(folder: Path) -> None:
     await soon(lambda: "agent 1 was killed by signal 9" in (folder / "logs" / "up.log").read_text(), "a word about it")
 
 
-async def test_when_it_is_killed_nothing_is_left(folder: Path) -> None:
-    assert (await _up(folder)).code == 0
+@pytest.mark.parametrize("replicas", ["1", "2"])
+async def test_when_it_is_killed_nothing_is_left(folder: Path, replicas: str) -> None:
+    assert (await _up(folder, "--replicas", replicas)).code == 0
     os.kill(json.loads((folder / "up.json").read_text())["pid"], signal.SIGKILL)
     await soon(lambda: not _processes_of(folder), f"everything is gone: {_processes_of(folder)}")
-    assert (await _up(folder)).code == 0
+    assert (await _up(folder, "--replicas", replicas)).code == 0
 
 
 async def test_a_port_in_use_is_named(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for flag in ("--grpc-port", "--http-port"):
-            for more in ([], ["--detach"]):
+            for more in ([], ["--detach"], ["--replicas=2"]):
                 done = await styx(folder, "up", *FREE_PORTS, flag, str(port), *more)
                 assert done.code == 1
                 assert f"port {port} is in use" in done.talk
@@ -134,6 +155,13 @@ async def test_a_server_that_cannot_start_shows_why(folder: Path) -> None:
     assert "the server ended" in done.talk
     assert "server.log" in done.talk
     assert "Traceback" not in done.talk.split("server.log")[0]
+
+
+@pytest.mark.parametrize("replicas", ["1", "2"])
+async def test_settings_that_a_server_refuses_are_shown(folder: Path, replicas: str) -> None:
+    done = await styx(folder, "up", *FREE_PORTS, "--replicas", replicas, env={"STYX_HOST": "0.0.0.0"})
+    assert done.code == 1
+    assert "say --insecure if something else protects that network" in done.talk
 
 
 async def test_an_interrupt_while_it_starts_stops_it(folder: Path) -> None:

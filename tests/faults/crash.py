@@ -103,6 +103,8 @@ class Crash:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
+            # The database of the tests may forget.
+            "STYX_UNSAFE_DATABASE": "true",
             "STYX_ENABLE_FAILPOINTS": "1",
             "STYX_FAILPOINTS": ";".join(f"{name}:{action}" for name, action in armed.items()),
             "STYX_FAILPOINTS_ONCE_DIR": str(self._marks),

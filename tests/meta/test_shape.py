@@ -16,6 +16,7 @@ MANY_METHODS: dict[str, str] = {}
 MANY_PARAMETERS = {
     "styx_cli/commands/list.py command": "each option of a command is a parameter",
     "styx_cli/commands/logs.py command": "each option of a command is a parameter",
+    "styx_cli/commands/up.py command": "each option of a command is a parameter",
 }
 
 

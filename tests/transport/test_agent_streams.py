@@ -23,6 +23,7 @@ from styx_server.core.task import AgentId, Resources
 from styx_server.ids import new_secret
 from styx_server.services.agents import NewJoinToken
 from styx_server.services.removal import HowToRemove
+from styx_server.transport.agent_service import moving_seconds
 from styx_server.transport.codec import task_details
 from tests.support.builders import a_new_task
 from tests.support.server import ONCE
@@ -386,9 +387,13 @@ async def test_ages_that_reach_beyond_time_do_no_harm(port: Port, agent: Wired) 
 async def test_a_server_that_stops_asks_agents_to_move(port: Port, agent: Wired) -> None:
     async with agent.session() as (call, _):
         stopping = asyncio.get_running_loop().create_task(port.listening.stop(5))
-        assert (await told(call, "reconnect")).HasField("within")
+        assert (await told(call, "reconnect")).within.ToTimedelta() == timedelta(seconds=1)
         call.cancel()
         await stopping
+
+
+def test_many_agents_take_longer_to_move_than_few() -> None:
+    assert [moving_seconds(agents) for agents in (0, 1, 200, 2000)] == [1.0, 1.0, 1.0, 10.0]
 
 
 def report(seq: int, order: Any, reached: Any, **changes: Any) -> wire.AgentMessage:

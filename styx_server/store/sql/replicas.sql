@@ -17,6 +17,10 @@ from unnest(:names::text[], :terms::bigint[]) as input (name, term)
 where leaders.name = input.name and leaders.term = input.term and replica_id = :replica_id
 returning leaders.name;
 
+-- name: settle_lead
+-- Waits until nothing that a leader stored under its term is still on its way.
+select term from leaders where name = :name for no key update;
+
 -- name: release_leads
 -- Leaves: the next leader may come at once.
 update leaders set released = true where replica_id = :replica_id;

@@ -313,13 +313,15 @@ order by txid, seq
 limit :count;
 
 -- name: read_elsewhere
--- What other servers changed between two places in the order of commits, with the tasks as they are now.
-select task_events.txid::text as txid, task_events.seq, task_events.kind, task_events.fence, tasks.id, tasks.namespace,
+-- What other servers changed behind a place in the order of transactions, with the tasks as they are now; of this
+-- server's own changes only old ones.
+select task_events.txid::text as txid, task_events.seq, task_events.kind, task_events.fence, task_events.agent_id, tasks.id, tasks.namespace,
     tasks.priority, tasks.shape_id, tasks.not_before,
     tasks.state = 1 and desired = 1 and attempt_state in (0, 5) and reason <> 'held' as waits
 from task_events join tasks on tasks.id = task_events.task_id
-where (task_events.txid, task_events.seq) > (:txid::text::xid8, :seq::bigint) and task_events.txid < :before::text::xid8
-    and task_events.replica is distinct from :replica and kind in ('submitted', 'ended', 'cancelled', 'retry_requested')
+where (task_events.txid, task_events.seq) > (:txid::text::xid8, :seq::bigint)
+    and (task_events.replica is distinct from :replica or task_events.txid < :own_before::text::xid8)
+    and kind in ('submitted', 'assigned', 'ended', 'retry_requested')
 order by task_events.txid, task_events.seq
 limit :count;
 
@@ -335,7 +337,7 @@ returning 1;
 
 -- name: feed_end
 -- The place in the order of commits before which everything is visible now.
-select pg_snapshot_xmin(pg_current_snapshot())::text as txid;
+select pg_snapshot_xmin(pg_current_snapshot())::text as txid, pg_snapshot_xmax(pg_current_snapshot())::text as next_txid;
 
 -- name: get_attempt_state
 -- Where the latest attempt of a task is.
