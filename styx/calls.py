@@ -59,7 +59,7 @@ class Caller:
         backoff = Backoff(self._settings)
         while True:
             try:
-                async with aclosing(self._stream_once(method, make_request())) as messages:
+                async with aclosing(self._stream_once(method, make_request(), backoff)) as messages:
                     async for message in messages:
                         backoff.progressed()
                         yield message
@@ -88,10 +88,11 @@ class Caller:
             except grpc.aio.AioRpcError as error:
                 raise await self._translate(error, line) from None
 
-    async def _stream_once(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
+    async def _stream_once(self, method: str, request: Message, backoff: Backoff) -> AsyncGenerator[Any, None]:
         line = await self._connection.line()
         async with line.in_use():
             call = getattr(line.stub, method)(request, metadata=self._connection.metadata)
+            backoff.opened()
             try:
                 async for message in call:
                     yield message

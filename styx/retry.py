@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from styx import clock, ids
-from styx.errors import Final, Retryable
+from styx.errors import Final, Retryable, ServerStopping, ServerUnreachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,23 @@ def told_by_environment(env: Mapping[str, str] = os.environ) -> RetrySettings:
 
 
 class Backoff:
-    """The waits of one call, or of one stream that is resumed; `progressed` starts them over."""
+    """The waits of one call, or of one stream that is resumed; `progressed` starts them over.
 
-    def __init__(self, settings: RetrySettings) -> None:
+    Args:
+        settings: how patient to be.
+        now: seconds on a clock that only goes forward.
+    """
+
+    def __init__(self, settings: RetrySettings, *, now: Callable[[], float] = clock.monotonic) -> None:
         self._settings = settings
+        self._now = now
         self._failures = 0
         self._since = 0.0
+        self._open_since: float | None = None
+
+    def opened(self) -> None:
+        """A stream goes to a server. If it lasts, the server was there, though nothing may have been said."""
+        self._open_since = self._now()
 
     def progressed(self) -> None:
         """Something arrived: the next failure is the first of its kind again."""
@@ -62,7 +73,11 @@ class Backoff:
 
     async def after(self, failure: Retryable) -> None:
         """Waits before the next try; raises `failure` when the budget does not reach that far."""
-        now = clock.monotonic()
+        now, open_since = self._now(), self._open_since
+        self._open_since = None
+        lasted = open_since is not None and now - open_since > self._settings.longest_wait_seconds
+        if lasted and isinstance(failure, ServerUnreachable | ServerStopping):
+            self.progressed()
         if not self._failures:
             self._since = now
         wait = wait_seconds(self._settings, self._failures, ids.fraction(), failure.retry_after_seconds)

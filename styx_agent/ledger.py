@@ -157,7 +157,8 @@ class Ledger:
             fence = next(iter(self._dirty))
             del self._dirty[fence]
             held = self._held.get(fence)
-            if held is None or held.condemned or held.state == "ACCEPTED" or held.told == held.news:
+            stored = held is not None and held.ended and held.end_acked
+            if held is None or held.condemned or held.state == "ACCEPTED" or stored or held.told == held.news:
                 continue
             held.told = held.news
             found.append(held)

@@ -187,7 +187,9 @@ class LogPusher:
         for key, stream in list(self._waiting.items()):
             if room <= 0:
                 break
-            if stream.unsent <= 0:  # an ack went past it
+            held = self._ledger.get(stream.fence)
+            if stream.unsent <= 0 or held is None or held.condemned:
+                # An ack went past it, or nobody wants it: its files are gone, or about to go.
                 del self._waiting[key]
                 continue
             if not self._is_due(stream, now) or stream.sent - stream.durable >= _STREAM_WINDOW:

@@ -302,7 +302,9 @@ def _is_own(item: Reported, row: Row) -> bool:
     latest = row["task_fence"] == item.report.fence and row["agent_id"] == item.agent_id
     # What the server may have ended by itself has a successor: who says that it lives must stop it.
     void = _VOID_ENDS if item.report.state is AttemptState.ENDED else _VOID_STARTS
-    over = row["ended_agent_id"] == item.agent_id and row["ended_outcome"] not in void
+    # An agent that says LOST itself may say it twice: the answer, or the commit's, got lost.
+    said_before = item.report.outcome is not None and item.report.outcome.kind == row["ended_outcome"]
+    over = row["ended_agent_id"] == item.agent_id and (said_before or row["ended_outcome"] not in void)
     return bool(over or (latest and row["attempt_state"] < AttemptState.ENDED))
 
 

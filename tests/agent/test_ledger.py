@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from styx_agent.chunks import ChunkMaker
 from styx_agent.hearing import Hearing
 from styx_agent.ledger import Ledger
+from styx_agent.logs import LogPusher
 from styx_agent.orders import ServerOrders
 
 
@@ -90,6 +93,25 @@ def test_news_is_told_again_in_a_new_session_until_it_is_stored(scene: Scene) ->
     scene.server.start_recorded([5])
     scene.ledger.new_session()
     assert scene.ledger.take_news(10) == []
+
+
+def test_an_end_that_welcome_calls_stored_is_not_told_again(scene: Scene) -> None:
+    scene.assign(5)
+    scene.ended(5, total=10)
+    scene.ledger.new_session()
+    scene.server.end_stored(5)
+    assert scene.ledger.take_news(10) == []
+    assert len(scene.ledger) == 1
+
+
+def test_output_that_nobody_wants_any_more_is_not_called_missing(scene: Scene, tmp_path: Path) -> None:
+    scene.assign(5)
+    scene.ended(5, total=10)
+    pusher = LogPusher(scene.ledger, ChunkMaker(tmp_path, compress=False), lambda: None, epoch=1)
+    (stream,) = scene.ledger.streams()
+    pusher.on_growth(stream)
+    scene.server.disown([5])
+    assert pusher._gather(10**15) == []
 
 
 def test_an_attempt_that_only_exists_as_an_order_is_no_news(scene: Scene) -> None:

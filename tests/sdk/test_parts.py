@@ -16,7 +16,7 @@ import styx
 from styx import errors, names
 from styx.locate import Address, locate
 from styx.models import GpuRequest, Resources, RetryPolicy, TaskSpec
-from styx.retry import RetrySettings, wait_seconds
+from styx.retry import Backoff, RetrySettings, wait_seconds
 from styx.spec import task_spec
 from styx.v1.errors_pb2 import ErrorReason
 
@@ -160,6 +160,30 @@ def test_a_wait_stays_within_its_bound(failures: int, fraction: float) -> None:
     settings = RetrySettings()
     assert 0 <= wait_seconds(settings, failures, fraction, None) <= settings.longest_wait_seconds
     assert wait_seconds(settings, failures, fraction, 7.0) >= 7.0
+
+
+CUT = errors.ServerUnreachable("http://a", "the connection is gone")
+AWAY = errors.StoreUnavailable("the database is away")
+
+
+async def fails(failure: errors.Retryable, *, after_seconds: float) -> None:
+    """A stream that says nothing fails twice: at once, and after so long."""
+    times = iter([0.0, 1.0, 1.0, 1.0 + after_seconds])
+    settings = RetrySettings(first_wait_seconds=0.0, longest_wait_seconds=5.0, budget_seconds=60.0)
+    backoff = Backoff(settings, now=lambda: next(times))
+    for _ in range(2):
+        backoff.opened()
+        await backoff.after(failure)
+
+
+async def test_a_quiet_stream_may_be_cut_again_after_an_hour() -> None:
+    await fails(CUT, after_seconds=3600)
+
+
+async def test_the_patience_with_a_server_that_says_it_cannot_is_spent() -> None:
+    await fails(AWAY, after_seconds=50)
+    with pytest.raises(errors.StoreUnavailable):
+        await fails(AWAY, after_seconds=70)
 
 
 def test_the_version_is_the_one_of_the_distribution() -> None:

@@ -66,6 +66,14 @@ async def test_reports_that_come_again_change_nothing_and_are_accepted(server: S
     assert len(await server.rows("select 1 from attempts")) == 1
 
 
+async def test_whoever_says_once_more_that_an_attempt_was_lost_is_not_refused(server: Server) -> None:
+    agent, order = await server.one_running()
+    lost = an_outcome(OutcomeKind.LOST)
+    assert await agent.ends(order, lost)
+    assert await agent.ends(order, lost)
+    assert len(await server.rows("select 1 from attempts")) == 1
+
+
 async def test_a_foreign_report_is_refused(server: Server) -> None:
     _, order = await server.one_running()
     stranger = await server.agent()
