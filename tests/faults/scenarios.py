@@ -114,13 +114,15 @@ def _has_ended(stage: Stage, key: str) -> bool:
 
 async def an_ack_comes_late(stage: Stage) -> None:
     """Beats arrive, their acks are held up; then nothing arrives any more, and only then the acks come."""
-    task_id, agent = await stage.running("late", deaf=True)
+    # Of a long time out, so that a slow machine is in time all the same.
+    disconnect_seconds = 20.0
+    task_id, agent = await stage.running("late", deaf=True, seconds=60, disconnect=disconnect_seconds)
     await stage.beats(agent)
     agent.wire.hold("down")
     await stage.beats(agent)
     agent.wire.hold("up")
     # Longer than the margin, and before the last ack that came in time makes the supervisor ask for an end.
-    await asyncio.sleep(DISCONNECT_SECONDS / 2)
+    await asyncio.sleep(0.4 * disconnect_seconds)
     agent.wire.release("down")
     await stage.runs_again("late")
     await asyncio.sleep(MARGIN_SECONDS)
