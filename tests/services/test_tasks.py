@@ -92,7 +92,8 @@ async def test_cancelling_many_is_all_or_nothing_and_in_the_order_asked(server: 
 async def test_a_cancel_and_an_end_at_once_leave_one_terminal_state(server: Server) -> None:
     agent = await server.agent()
     for number in range(8):
-        (task_id,) = await server.submit(retry=RetryPolicy(max_retries=1, backoff_seconds=0))
+        # A pause before the retry: without it a second attempt may rightly begin between the end and the cancel.
+        (task_id,) = await server.submit(retry=RetryPolicy(max_retries=1, backoff_seconds=100))
         order = (await agent.takes(number + 1))[number]
         await agent.starts(order)
         calls = [agent.ends(order, exited(1)), server.cancel(task_id)]
