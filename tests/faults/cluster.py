@@ -33,6 +33,8 @@ from tests.support.until import soon, soon_true
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 DISK_BYTES = 256 << 20
+FIRST_PORT, PORTS = 18_000, 14_000
+"""Below those that the kernel gives to connections."""
 DATABASE_DISK_BYTES = 8 << 30
 
 
@@ -242,7 +244,9 @@ async def _end_processes(cluster: Cluster) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, and that no connection will be given while its program is dead."""
+    while True:
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
