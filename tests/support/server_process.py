@@ -128,7 +128,7 @@ async def small_styx(folder: Path, database_url: str) -> AsyncIterator[SmallStyx
         async with styx.AsyncClient(endpoint["http"], TOKEN) as client:
             token = await client.create_join_token()
         port = int(endpoint["grpc"].rsplit(":", 1)[1])
-        agent = AgentProcess(folder / "agent", port, "--cpus", "64", "--log-format", "json", token=token.token)
+        agent = AgentProcess(folder / "agent", port, flags=["--cpus", "64", "--log-format", "json"], token=token.token)
         agent.start()
         stack.push_async_callback(agent.close)
         small = SmallStyx(server, agent, endpoint)
