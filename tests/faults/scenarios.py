@@ -114,15 +114,14 @@ def _has_ended(stage: Stage, key: str) -> bool:
 
 async def an_ack_comes_late(stage: Stage) -> None:
     """Beats arrive, their acks are held up; then nothing arrives any more, and only then the acks come."""
-    # Of a long time out, so that a slow machine is in time all the same.
-    disconnect_seconds = 20.0
-    task_id, agent = await stage.running("late", deaf=True, seconds=60, disconnect=disconnect_seconds)
+    # Long enough for a slow machine; and the acks are late by less than a connection may be silent, which is 10 s.
+    task_id, agent = await stage.running("late", deaf=True, seconds=60, disconnect=14.0)
     await stage.beats(agent)
     agent.wire.hold("down")
     await stage.beats(agent)
     agent.wire.hold("up")
     # Longer than the margin, and before the last ack that came in time makes the supervisor ask for an end.
-    await asyncio.sleep(0.4 * disconnect_seconds)
+    await asyncio.sleep(6)
     agent.wire.release("down")
     await stage.runs_again("late")
     await asyncio.sleep(MARGIN_SECONDS)
