@@ -19,7 +19,7 @@ from tests.faults.load import Customer
 from tests.faults.planted import PLANTED, copy_of
 from tests.faults.scenarios import DISCONNECT_SECONDS, SCALE, SCENARIOS, Scenario, Stage
 
-AT_A_TIME = 4
+AT_A_TIME = 3
 LONG_SECONDS = 600
 
 Verdicts = dict[tuple[str, bool], "asyncio.Task[Verdict]"]
