@@ -212,6 +212,11 @@ async def the_server_is_killed(stage: Stage) -> None:
     task_id, agent = await stage.running("restarted")
     stage.cluster.replicas[0].kill()
     await stage.cluster.heal()
+
+    async def leads() -> bool:
+        return await stage.cluster.leader() is not None
+
+    await soon_true(leads, "it leads again", seconds=PATIENCE_SECONDS)
     await stage.beats(agent)
     await asyncio.sleep(3 * MARGIN_SECONDS)
     await stage.finish("restarted", task_id)
