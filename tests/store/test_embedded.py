@@ -92,7 +92,7 @@ async def test_an_answer_that_was_given_survives_a_power_cut_unless_told_otherwi
             "fsync": "on",
             "synchronous_commit": "on",
             "full_page_writes": "on",
-            "max_connections": "60",
+            "max_connections": "100",
             "shared_buffers": "128MB",
             "listen_addresses": "",
             "work_mem": "5MB",
