@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -47,26 +47,22 @@ class Kind:
 def _killed(of: Callable[[Cluster, int], Sequence[Program]]) -> _Inflict:
     """SIGKILL; started again when the time is over."""
 
-    @asynccontextmanager
-    async def inflict(cluster: Cluster, target: int) -> AsyncIterator[None]:
-        for program in of(cluster, target):
-            program.kill()
-        try:
-            yield
-        finally:
-            for program in of(cluster, target):
-                program.start()
+    async def kill(program: Program) -> None:
+        program.kill()
 
-    return inflict
+    return _away(of, kill)
 
 
 def _ended(of: Callable[[Cluster, int], Sequence[Program]]) -> _Inflict:
     """SIGTERM; started again when the time is over."""
+    return _away(of, lambda program: program.terminate())
 
+
+def _away(of: Callable[[Cluster, int], Sequence[Program]], end: Callable[[Program], Awaitable[None]]) -> _Inflict:
     @asynccontextmanager
     async def inflict(cluster: Cluster, target: int) -> AsyncIterator[None]:
         for program in of(cluster, target):
-            await program.terminate()
+            await end(program)
         try:
             yield
         finally:

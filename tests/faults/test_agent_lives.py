@@ -19,6 +19,7 @@ import pytest
 
 import styx
 from styx.models import LogPolicy, LogStream, WhenFull
+from tests.faults.noise import NOISE
 from tests.support.lone_agent import LoneAgent
 from tests.support.stack import BIN, Stack, memory_of, running_stack
 from tests.support.supervisor_driver import sleepers
@@ -35,18 +36,6 @@ MakeAgent = Callable[..., LoneAgent]
 needs_namespaces = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 pytestmark = pytest.mark.timeout(600)
 
-# Writes what the seed says, to its output and to a record of its own, until a file is there.
-NOISE = """
-import os, random, sys, time
-dice, record, go = random.Random(int(sys.argv[1])), open(sys.argv[2], "ab", buffering=0), sys.argv[3]
-while not os.path.exists(go):
-    piece = dice.randbytes(dice.randint(1, 3000))
-    record.write(piece)
-    sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
-    time.sleep(dice.random() * 0.01)
-sys.exit(7)
-"""
 # Writes a fixed amount as quickly as it can; the record says how far it got.
 MUCH = """
 import random, sys

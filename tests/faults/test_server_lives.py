@@ -14,25 +14,13 @@ import pytest
 
 from styx.models import LogStream
 from tests.faults.cluster import Shape, running_cluster
+from tests.faults.noise import NOISE
 from tests.support.until import soon
 
 KILLS = 20 if os.environ.get("STYX_LONG_FAULTS") == "1" else 5
 SEED = int(os.environ.get("STYX_FAULT_SEED", "1"))
 
 pytestmark = pytest.mark.timeout(900)
-
-# Writes what the seed says, to its output and to a record of its own, until a file is there.
-NOISE = """
-import os, random, sys, time
-dice, record, go = random.Random(int(sys.argv[1])), open(sys.argv[2], "ab", buffering=0), sys.argv[3]
-while not os.path.exists(go):
-    piece = dice.randbytes(dice.randint(1, 3000))
-    record.write(piece)
-    sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
-    time.sleep(dice.random() * 0.01)
-sys.exit(7)
-"""
 
 
 async def test_a_task_outlives_its_server_again_and_again(tmp_path: Path) -> None:
