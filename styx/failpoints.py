@@ -142,15 +142,10 @@ def hit(name: str, raises: type[Exception] = Reached) -> None:
     Raises:
         Exception: the place is armed with `error`.
     """
-    rule = _armed.get(name)
-    if rule is None or not _is_due(rule):
-        return
-    if rule.action != "pause":
-        _act(rule, raises)
-        return
-    from styx import clock
+    if name in _armed and (seconds := _fire(_armed[name], raises)):
+        from styx import clock
 
-    clock.pause(rule.seconds)
+        clock.pause(seconds)
 
 
 async def reach(name: str, raises: type[Exception] = Reached) -> None:
@@ -159,15 +154,20 @@ async def reach(name: str, raises: type[Exception] = Reached) -> None:
     Raises:
         Exception: the place is armed with `error`.
     """
-    rule = _armed.get(name)
-    if rule is None or not _is_due(rule):
-        return
-    if rule.action != "pause":
-        _act(rule, raises)
-        return
-    from styx import clock
+    if name in _armed and (seconds := _fire(_armed[name], raises)):
+        from styx import clock
 
-    await clock.sleep(rule.seconds)
+        await clock.sleep(seconds)
+
+
+def _fire(rule: _Armed, raises: type[Exception]) -> float:
+    """Does what the place is armed with, when it is its turn; returns for how many seconds its caller is to pause."""
+    if not _is_due(rule):
+        return 0.0
+    if rule.action == "pause":
+        return rule.seconds
+    _act(rule, raises)
+    return 0.0
 
 
 def _is_due(rule: _Armed) -> bool:
