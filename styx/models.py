@@ -64,6 +64,7 @@ class OutcomeKind(StrEnum):
     HOST_REBOOTED = "HOST_REBOOTED"
     SUPERVISOR_LOST = "SUPERVISOR_LOST"
     LOST = "LOST"
+    RETURNED = "RETURNED"
 
 
 class AgentState(StrEnum):

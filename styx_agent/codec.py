@@ -46,6 +46,11 @@ def capacity(machine: Machine) -> agents_pb2.Capacity:
     )
 
 
+def room(machine: Machine) -> Message:
+    """The same for the supervisor, as far as attempts wait for it."""
+    return {"op": "capacity", "cpus_milli": round(machine.cpus * 1000), "memory_bytes": machine.memory_bytes}
+
+
 class OrderWriter:
     """Turns assignments into orders for the supervisor.
 

@@ -31,6 +31,9 @@ class Hearing:
         self._ledger.supervisor_boot_id = message["boot_id"]
         self._ledger.isolation = message["isolation"]
         self._ledger.cgroup = message["cgroup"]
+        self._ledger.queues = message.get("queue", False)
+        if self._ledger.queues and self._ledger.capacity is not None:
+            self._ledger.say(self._ledger.capacity)  # before any order, so that none starts without room
         known = set()
         for attempt in message["attempts"]:
             known.add(attempt["fence"])

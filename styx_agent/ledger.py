@@ -107,6 +107,8 @@ class Ledger:
         self.supervisor_boot_id = ""
         self.isolation = ""
         self.cgroup = False
+        self.queues = False
+        self.capacity: Message | None = None
         self.on_news: Callable[[], None] = lambda: None
         self.on_growth: Callable[[Stream], None] = lambda _stream: None
         self.on_empty: Callable[[], None] = lambda: None

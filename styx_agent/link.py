@@ -55,6 +55,7 @@ class Link:
     ) -> None:
         self._settings = settings
         self._machine = machine
+        ledger.capacity = codec.room(machine)
         self._journal = journal
         self._ledger = ledger
         self._supervisor = supervisor
@@ -142,7 +143,7 @@ class Link:
     def _hello(self) -> wire.Hello:
         identity, ledger = self._journal.identity, self._ledger
         now = clock.boottime_micros()
-        features = [wire.FEATURE_LOG_ZSTD] + ([wire.FEATURE_CGROUP] if ledger.cgroup else [])
+        has = {wire.FEATURE_LOG_ZSTD: True, wire.FEATURE_CGROUP: ledger.cgroup, wire.FEATURE_QUEUE: ledger.queues}
         return wire.Hello(
             agent_id=identity.agent_id,
             boot_id=ledger.supervisor_boot_id,
@@ -150,7 +151,7 @@ class Link:
             last_epoch=identity.last_epoch,
             version=self.version,
             protocol=PROTOCOL,
-            features=features,
+            features=[feature for feature, there in has.items() if there],
             capacity=codec.capacity(self._machine),
             labels=self._settings.labels,
             facts=self._machine.facts,

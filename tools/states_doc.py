@@ -63,6 +63,7 @@ CAUSES: Mapping[Cause, str] = {
     Cause.FIRST: "the task was submitted",
     Cause.RETRY: "the command failed, and its retry policy allows another try",
     Cause.REJECTED: "the agent did not take the attempt before this one; nothing ran",
+    Cause.RETURNED: "the agent had no room for the attempt before this one, and gave it back; nothing ran",
     Cause.LOST: "the attempt before this one was lost with its machine or its supervisor",
     Cause.PREEMPTED: "the machine of the attempt before this one was needed or went away",
     Cause.MANUAL: "somebody asked with RetryTask",

@@ -6,8 +6,6 @@ ended. It writes no journal and speaks to no link; `warden.py` does both for it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from styx_agent.supervisor.outputs import NAMES, Outputs
 from styx_agent.supervisor.reactor import Reactor
 from styx_agent.supervisor.spawn import CannotStart, Launch, Spawner
 from styx_agent.supervisor.wall import Wall
+from styx_agent.supervisor.workplaces import Workplaces
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +38,7 @@ class Surroundings:
     spawner: Spawner
     marks: Marks
     cgroups: Cgroups | None
+    workplaces: Workplaces
     lease: Callable[[], rules.Lease | None]
     orphans: Callable[[], list[int]]
     started: Callable[[int, Attempt], None]
@@ -62,6 +62,7 @@ class Attempt:
         self._times = Deadlines(around.reactor, self._lease_stop, self._tick)
         self._wall: Wall | None = None
         self._pid = 0
+        self._workplace = ""
         self._in_setup = False
         self._status: int | None = None
         self._over = False
@@ -160,9 +161,8 @@ class Attempt:
 
     def _prepare(self) -> tuple[Wall, Outputs]:
         around, order = self._around, self.order
-        os.mkdir(self.directory, 0o700)
         if not order.workdir:
-            os.mkdir(f"{self.directory}/work", 0o700)
+            self._workplace = around.workplaces.take()
         cgroup: Cgroup | None = None
         if around.cgroups is not None:
             cgroup = around.cgroups.make(order.fence, cpus=order.cpus)
@@ -180,7 +180,7 @@ class Attempt:
             Launch(
                 argv=["/bin/sh", "-c", order.setup] if setup else order.argv,
                 env=order.env,
-                cwd=order.workdir or f"{self.directory}/work",
+                cwd=order.workdir or self._workplace,
                 stdout=stdout,
                 stderr=stderr,
                 mark=wall.mark,
@@ -262,8 +262,8 @@ class Attempt:
         if self._outcome.kind == "START_FAILED":
             self._started_micros = None
         self._ended_micros = clock.boottime_micros()
-        with contextlib.suppress(OSError):
-            os.rmdir(f"{self.directory}/work")
+        if self._workplace:
+            self._around.workplaces.give_back(self._workplace)
         self._set_state("ENDED")
 
     def _set_state(self, state: rules.State) -> None:

@@ -1,7 +1,10 @@
-"""What the supervisor must not forget: one append-only file of JSON lines, made durable once a round.
+"""What the supervisor must not forget: one append-only file of JSON lines, written once a round.
 
-`start` is durable before a process exists, `end` before anybody hears of it, `forget` when it gets there. Many of each
-share one fdatasync. A torn last line is the mark of a crash and is dropped. Decides nothing. Next: `recovery.py`.
+`start` is in the file before a process exists, `end` before anybody hears of it: that is enough whichever program dies,
+because what is written outlives its writer. Only when the machine dies is it not, and then no process is left that a
+start could be needed for. An end is worth more, since without it the command runs again: what the server has not acked
+soon is synced, many with one fdatasync. A torn last line is the mark of a crash and is dropped. Decides nothing. Next:
+`recovery.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from styx_agent.supervisor import clock
@@ -17,16 +21,24 @@ Record = dict[str, Any]
 
 FILE_NAME = "attempts.journal"
 _COMPACT_AFTER_LINES = 4000
+_SYNC_MICROS = 100_000
+"""An end that the server acks sooner need not be on disk at all."""
 
 
 class Journal:
-    """Starts and ends by fence, on disk and in memory."""
+    """Starts and ends by fence, on disk and in memory.
 
-    def __init__(self, directory: str) -> None:
+    Args:
+        call_after: makes a call that many microseconds later.
+    """
+
+    def __init__(self, directory: str, call_after: Callable[[int, Callable[[], None]], object]) -> None:
         self._directory = directory
         self._path = os.path.join(directory, FILE_NAME)
         self._lines: list[bytes] = []
-        self._unsynced = False
+        self._call_after = call_after
+        self._unsynced: set[int] = set()
+        self._sync_is_due = False
         self._written = 0
         self._file = -1
         self._size = 0
@@ -51,6 +63,7 @@ class Journal:
         """This is over."""
         record = {"k": "end", "fence": fence, **record}
         self.ends[fence] = record
+        self._unsynced.add(fence)
         self._append(record)
 
     def forget(self, fence: int) -> None:
@@ -58,25 +71,26 @@ class Journal:
         if self.starts.pop(fence, None) is None:
             return
         self.ends.pop(fence, None)
-        # Losing this line in a crash only means that it is forgotten twice.
-        self._append({"k": "forget", "fence": fence}, durable=False)
+        self._unsynced.discard(fence)
+        self._append({"k": "forget", "fence": fence})
 
     def commit(self) -> bool:
-        """Makes everything durable that was said since the last time; False when the disk does not take it now."""
+        """Writes what was said since the last time; False when the disk does not take it now."""
         if not self._lines:
             return True
         data = b"".join(self._lines)
         try:
             _write_all(self._file, data)
-            if self._unsynced:
-                os.fdatasync(self._file)
         except OSError:
             # Half a line in the middle would spoil the whole one that is written after it.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
             return False
         self._size += len(data)
-        self._lines, self._unsynced = [], False
+        self._lines = []
+        if self._unsynced and not self._sync_is_due:
+            self._sync_is_due = True
+            self._call_after(_SYNC_MICROS, self._sync)
         if self._written > _COMPACT_AFTER_LINES and self._written > 4 * len(self.starts):
             self._written = 0  # should it fail, not again at once
             with contextlib.suppress(OSError):
@@ -86,11 +100,19 @@ class Journal:
     def close(self) -> None:
         """Commits and closes."""
         self.commit()
+        self._sync()
         os.close(self._file)
 
-    def _append(self, record: Record, *, durable: bool = True) -> None:
+    def _sync(self) -> None:
+        """Makes the ends durable that nobody has acked; tried again with the next one if the disk does not take it."""
+        self._sync_is_due = False
+        if self._unsynced:
+            self._unsynced.clear()
+            with contextlib.suppress(OSError):
+                os.fdatasync(self._file)
+
+    def _append(self, record: Record) -> None:
         self._lines.append(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
-        self._unsynced |= durable
         self._written += 1
 
     def _read(self) -> None:

@@ -28,6 +28,7 @@ from styx_agent.supervisor.spawn import Spawner, protect_supervisor
 from styx_agent.supervisor.trash import Trash
 from styx_agent.supervisor.warden import Warden, watch_signals
 from styx_agent.supervisor.wire import VERSION, Message, dial
+from styx_agent.supervisor.workplaces import Workplaces
 
 LOCK_NAME = "supervisor.lock"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -83,7 +84,7 @@ class Supervisor:
         self._cgroups: Cgroups | None = find_cgroups(cgroup_name(tag)) if cgroup else None
         self._marks = Marks(int.from_bytes(tag[:4], "big"))
         self._reactor = Reactor()
-        self._journal = Journal(directory)
+        self._journal = Journal(directory, self._reactor.call_after)
         self._trash = Trash(directory)
         self._settle_processes()
         self._guardian = Guardian(arguments(directory, _ROOT, cgroup=self._cgroups is not None), lock)
@@ -104,6 +105,7 @@ class Supervisor:
             spawner=Spawner(self._cgroups.home if self._cgroups is not None else None),
             marks=self._marks,
             cgroups=self._cgroups,
+            workplaces=Workplaces(directory, self._trash),
             lease=self._leases.current,
             orphans=self._children.orphans,
             started=self._children.started,
@@ -160,6 +162,7 @@ class Supervisor:
             "pid": os.getpid(),
             "isolation": isolation(self._cgroups),
             "cgroup": self._cgroups is not None,
+            "queue": True,
             "lease": None if lease is None else [lease.sent_micros, lease.window_micros],
             "attempts": self._warden.attempts(),
         }

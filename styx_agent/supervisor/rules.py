@@ -15,9 +15,11 @@ from typing import Any, Literal
 from styx_agent.supervisor.clock import SECOND
 
 State = Literal["ACCEPTED", "PREPARING", "RUNNING", "STOPPING", "ENDED"]
-Cause = Literal["CANCEL", "PREEMPT", "TIMEOUT", "LEASE", "LATE"]
+Cause = Literal["CANCEL", "PREEMPT", "TIMEOUT", "LEASE", "LATE", "RETURN"]
 
 LEFTOVER_GRACE_MICROS = 5 * SECOND
+GIVE_BACK_MICROS = SECOND
+"""The longest wait for room. Another machine may have some, and this one may be busy for hours."""
 _LEASE_GRACE_MICROS = 15 * SECOND
 _KILL_EARLY_MICROS = SECOND
 _KINDS: dict[Cause, str] = {
@@ -26,7 +28,26 @@ _KINDS: dict[Cause, str] = {
     "TIMEOUT": "TIMED_OUT",
     "LEASE": "LOST",
     "LATE": "REJECTED",
+    "RETURN": "RETURNED",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What attempts take of a machine, or what it has for them."""
+
+    cpus_milli: int
+    memory_bytes: int
+
+    def __add__(self, other: Need) -> Need:
+        return Need(cpus_milli=self.cpus_milli + other.cpus_milli, memory_bytes=self.memory_bytes + other.memory_bytes)
+
+    def __sub__(self, other: Need) -> Need:
+        return Need(cpus_milli=self.cpus_milli - other.cpus_milli, memory_bytes=self.memory_bytes - other.memory_bytes)
+
+    def fits(self, total: Need) -> bool:
+        """Whether it is no more than there is."""
+        return self.cpus_milli <= total.cpus_milli and self.memory_bytes <= total.memory_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +80,11 @@ class StartOrder:
     def from_message(cls, message: dict[str, Any]) -> StartOrder:
         """Reads it from the wire or the journal; fields of a later version are left out."""
         return cls(**{name: message[name] for name in cls.__slots__ if name in message})
+
+    @property
+    def need(self) -> Need:
+        """What it takes of the machine."""
+        return Need(cpus_milli=round(self.cpus * 1000), memory_bytes=self.memory_bytes)
 
     def to_message(self) -> dict[str, Any]:
         """The opposite."""
@@ -169,6 +195,7 @@ _STOP_WORDS: dict[Cause, str] = {
     "TIMEOUT": "stopped: its timeout ran out",
     "LEASE": "stopped: no server could be reached for too long",
     "LATE": "not started: the last contact with a server is too long ago",
+    "RETURN": "given back: there was no room for it within a second",
 }
 
 

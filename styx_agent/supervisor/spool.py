@@ -109,8 +109,16 @@ class Spool:
     def _open(self, base: int) -> None:
         self.close()
         self._base = -1
-        self._fd = os.open(self._path(base), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = self._create(base)
         self._base = base
+
+    def _create(self, base: int) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(self._path(base), flags, 0o600)
+        except FileNotFoundError:  # the first byte of the attempt
+            os.mkdir(self._directory, 0o700)
+            return os.open(self._path(base), flags, 0o600)
 
     def _path(self, base: int) -> str:
         return f"{self._directory}/{self.name}.{base}"

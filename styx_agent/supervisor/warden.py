@@ -17,6 +17,7 @@ from styx_agent.supervisor.children import Children
 from styx_agent.supervisor.journal import Journal
 from styx_agent.supervisor.leases import LeaseKeeper
 from styx_agent.supervisor.reactor import Reactor
+from styx_agent.supervisor.room import Room
 from styx_agent.supervisor.trash import Trash
 from styx_agent.supervisor.wire import Message
 
@@ -57,6 +58,7 @@ class Warden:
         self._ended: dict[int, Message] = {}
         self._spent: dict[int, None] = {}
         self._condemned: set[int] = set()
+        self._room = Room()
         self._to_start: list[Attempt] = []
         self._changed: dict[int, Message] = {}
         self._grown: dict[tuple[int, str], int] = {}
@@ -94,6 +96,8 @@ class Warden:
                 self._free(message["fence"], message["stream"], message["below"])
             case "forget":
                 self._forget(message["fence"])
+            case "capacity":
+                self._room.resize(rules.Need(cpus_milli=message["cpus_milli"], memory_bytes=message["memory_bytes"]))
             case "stop_all":
                 for attempt in list(self._live.values()):
                     attempt.stop(message["cause"], min(attempt.order.grace_micros, message["grace_micros"]))
@@ -105,8 +109,7 @@ class Warden:
         failpoints.hit("supervisor.order.received")
         attempt = Attempt(order, f"{self._directory}/attempts/{fence}", self.around)
         self._live[fence] = attempt
-        self._journal.start(fence, order.to_message())
-        self._to_start.append(attempt)
+        self._room.enter(attempt)
 
     def _extend(self, sent_micros: int, window_micros: int) -> None:
         if self._leases.extend(sent_micros, window_micros):
@@ -154,11 +157,12 @@ class Warden:
         message = attempt.to_message()
         if attempt.state == "ENDED":
             self._live.pop(fence, None)
+            self._room.leave(fence)
             message["ended_real"] = clock.realtime_micros()
             message["streams"] = _positions(attempt)
             self._ended[fence] = message
-            kept = {name: message[name] for name in _KEPT}
-            self._journal.end(fence, kept)
+            if fence in self._journal.starts:  # else it never got room
+                self._journal.end(fence, {name: message[name] for name in _KEPT})
         self._changed[fence] = message
 
     def on_grown(self, attempt: Attempt, stream: str) -> None:
@@ -170,6 +174,9 @@ class Warden:
     def after_round(self) -> bool:
         """Makes durable, starts, tells. Whether more is to be started at once."""
         self._children.new_round()
+        for attempt in self._room.admit(self.around.reactor):
+            self._journal.start(attempt.order.fence, attempt.order.to_message())
+            self._to_start.append(attempt)
         if not self._journal.commit():
             # Nothing may start, and no end be heard of, before it is on disk.
             self._try_again_soon()

@@ -5,9 +5,10 @@ know is ignored, a field that it does not know too. Version 1:
 
 From the link: `hello {version}`, `start {...}` (see `rules.StartOrder`), `stop {fence, cause, grace_micros}`,
 `extend {sent_micros, window_micros}`, `recorded {fences}`, `free {fence, stream, below}`, `forget {fence}`,
-`shutdown {stop_tasks}`.
+`shutdown {stop_tasks}`, `stop_all {cause, grace_micros}`, `capacity {cpus_milli, memory_bytes}`.
 From the supervisor: `welcome {version, program, supervisor_id, boot_id, isolation, lease, attempts}`,
-`changed {attempt}`, `grown {fence, stream, end, marks, gaps}`. `program` came later: who does not say it is older.
+`changed {attempt}`, `grown {fence, stream, end, marks, gaps}`. `program` and `queue` came later: who does not say them
+is older; who says `queue` starts an attempt when there is room for it.
 
 Links and supervisors of different versions meet at every upgrade, so what is written here may only be added to;
 `tests/agent/transcripts` holds how version 1 spoke.

@@ -21,7 +21,6 @@ INFRA_BACKOFF: Final = RetryPolicy(backoff_seconds=0.5, max_backoff_seconds=30.0
 _INFRA: Final = frozenset(
     {OutcomeKind.REJECTED, OutcomeKind.HOST_REBOOTED, OutcomeKind.SUPERVISOR_LOST, OutcomeKind.LOST}
 )
-_NEVER_RAN: Final = frozenset({OutcomeKind.REJECTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +66,8 @@ def after_attempt(task: TaskFacts, outcome: Outcome, now: datetime, jitter: floa
         case OutcomeKind.PREEMPTED | OutcomeKind.CANCELLED:
             # CANCELLED without a wish to stop: the machine took it away, which is preemption under another name.
             return _preempted(task, outcome, now)
+        case OutcomeKind.RETURNED:
+            return _returned(task)
         case OutcomeKind.REJECTED | OutcomeKind.HOST_REBOOTED | OutcomeKind.SUPERVISOR_LOST | OutcomeKind.LOST:
             return _infra_failure(task, outcome, now, jitter)
         case other:
@@ -99,7 +100,7 @@ def _user_failure(task: TaskFacts, outcome: Outcome, now: datetime, jitter: floa
 
 
 def _infra_failure(task: TaskFacts, outcome: Outcome, now: datetime, jitter: float) -> AfterAttempt:
-    if task.at_most_once and outcome.kind not in _NEVER_RAN:
+    if task.at_most_once and outcome.kind is not OutcomeKind.REJECTED:
         return _end(task, TaskState.LOST, Reason.ATTEMPT_LOST, outcome)
     count = task.infra_failures + 1
     held = count > INFRA_BUDGET
@@ -137,6 +138,20 @@ def _preempted(task: TaskFacts, outcome: Outcome, now: datetime) -> AfterAttempt
         preemptions=task.preemptions + 1,
         next_cause=Cause.PREEMPTED,
         not_before=now,
+    )
+
+
+def _returned(task: TaskFacts) -> AfterAttempt:
+    """Nothing happened: the task waits again as before."""
+    return AfterAttempt(
+        state=TaskState.PENDING,
+        reason=Reason.NONE,
+        message="",
+        exit_code=None,
+        failures=task.failures,
+        infra_failures=task.infra_failures,
+        preemptions=task.preemptions,
+        next_cause=Cause.RETURNED,
     )
 
 

@@ -68,7 +68,11 @@ class HeldAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Who an agent is, what it has, and everything that it holds."""
+    """Who an agent is, what it has, and everything that it holds.
+
+    Attributes:
+        queues: it keeps attempts until there is room for them.
+    """
 
     agent_id: AgentId
     boot_id: str
@@ -81,6 +85,7 @@ class Hello:
     isolation: str
     held: tuple[HeldAttempt, ...]
     draining: bool
+    queues: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,7 @@ class OutcomeKind(IntEnum):
     HOST_REBOOTED = 9
     SUPERVISOR_LOST = 10
     LOST = 11
+    RETURNED = 12
 
 
 class Desired(IntEnum):
@@ -104,6 +105,7 @@ class Cause(StrEnum):
     FIRST = "first"
     RETRY = "retry"
     REJECTED = "rejected"
+    RETURNED = "returned"
     LOST = "lost"
     PREEMPTED = "preempted"
     MANUAL = "manual"

@@ -101,6 +101,7 @@ class Greeting:
                 facts=dict(hello.facts),
                 isolation=hello.isolation,
                 version=hello.version,
+                queues=hello.queues,
             )
             assert row is not None
             return Entry(epoch=row["epoch"], same_boot=before["boot_id"] in ("", hello.boot_id))

@@ -32,6 +32,7 @@ _VOID_STARTS: Final = frozenset(
     {
         OutcomeKind.LOST,
         OutcomeKind.REJECTED,
+        OutcomeKind.RETURNED,
         OutcomeKind.PREEMPTED,
         OutcomeKind.HOST_REBOOTED,
         OutcomeKind.SUPERVISOR_LOST,

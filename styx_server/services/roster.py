@@ -6,7 +6,7 @@ before this server's own eyes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import structlog
@@ -15,6 +15,7 @@ from styx_server.clock import Clock
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms, LeaseWatch
 from styx_server.core.placement.capacity import AgentSlots, Reservation
 from styx_server.core.placement.ledger import Ledger
+from styx_server.core.states import AttemptState
 from styx_server.core.task import AgentId, Fence
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
@@ -55,7 +56,7 @@ class Roster:
         fences = list(fences)
         # What is being read at this moment may still call them live.
         self._over.update(fences)
-        self._ledger.give_back(fences)
+        self._ledger.ended(fences, self._clock.monotonic())
 
     def suspect(self, agent_ids: Iterable[int]) -> None:
         """What these hold is not known for sure: it is read again, whether or not they have a new session."""
@@ -121,8 +122,9 @@ class Roster:
             agents = await self._database.fetch("list_agents", after=0, count=_PAGE, ids=list(epochs))
             live = await self._database.fetch("live_attempts_of", agent_ids=list(epochs))
             held: dict[AgentId, dict[Fence, Reservation]] = {}
+            queues = {AgentId(row["id"]) for row in agents if row["queues"]}
             for row in live:
-                reservation = await self._reservation(row)
+                reservation = await self._reservation(row, queues)
                 held.setdefault(reservation.agent_id, {})[Fence(row["fence"])] = reservation
             for row in agents:
                 agent = AgentSlots(
@@ -132,15 +134,20 @@ class Roster:
                     total=capacity_from_json(row["capacity"]),
                     epoch=epochs[row["id"]],
                     accepting=False,
+                    queues=row["queues"],
                 )
                 holds = held.get(agent.agent_id, {})
                 self._ledger.enter(agent, {fence: item for fence, item in holds.items() if fence not in self._over})
                 self._silent.discard(agent.agent_id)
 
-    async def _reservation(self, row: Row) -> Reservation:
+    async def _reservation(self, row: Row, queues: Collection[AgentId]) -> Reservation:
+        gpu_indexes = tuple(row["gpu_indexes"] or ())
+        # One that was not started may have room or not: it is counted among those that wait, and moves up.
+        unstarted = row["attempt_state"] == AttemptState.ASSIGNED and not gpu_indexes
         return Reservation(
             agent_id=AgentId(row["agent_id"]),
             namespace=row["namespace"],
             resources=(await self._shapes.get(row["shape_id"])).resources,
-            gpu_indexes=tuple(row["gpu_indexes"] or ()),
+            gpu_indexes=gpu_indexes,
+            queued=unstarted and row["agent_id"] in queues,
         )

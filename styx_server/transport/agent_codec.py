@@ -48,6 +48,7 @@ def hello(message: wire.Hello, now: datetime) -> Hello:
         isolation=_clean(message.isolation),
         held=tuple(_held(item, now) for item in message.attempts),
         draining=message.draining,
+        queues=wire.FEATURE_QUEUE in message.features,
     )
 
 

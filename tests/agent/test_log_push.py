@@ -11,7 +11,7 @@ import pytest
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
-from tests.support.agent_process import AgentProcess, feed
+from tests.support.agent_process import AgentProcess, feed, fifo_of
 from tests.support.scripted_server import ScriptedServer, scripted_server
 from tests.support.until import soon
 
@@ -91,8 +91,8 @@ async def test_a_rewind_is_followed(server: ScriptedServer) -> None:
 
 async def test_output_goes_on_from_where_the_server_stands(server: ScriptedServer, agent: AgentProcess) -> None:
     fence = server.assign("echo 1; read line < fifo; echo 2; read line < fifo; echo 3", setup="mkfifo fifo")
-    fifo = agent.data_dir / "attempts" / str(fence) / "work" / "fifo"
     await soon(lambda: server.stdout(fence) == b"1\n", "the first line")
+    fifo = fifo_of(agent)
     server.ack_logs = False
     feed(fifo, b"go\n")
     await soon(lambda: server.pushes[-1].chunks[-1].offset == 2, "the second line is sent")
@@ -153,7 +153,7 @@ async def test_output_that_somebody_looks_at_comes_sooner(server: ScriptedServer
     other = server.assign(f"read line < fifo; {slow_lines}", setup="mkfifo fifo")
     await soon(lambda: server.running(other), "its start")
     server.session.send(log_interest=wire.LogInterest(fences=[other]))
-    feed(agent.data_dir / "attempts" / str(other) / "work" / "fifo", b"go\n")
+    feed(fifo_of(agent), b"go\n")
     await soon(lambda: server.complete(other), "ten lines, at once")
     assert lazy <= 6
     assert len(server.pushes) - lazy >= 9

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from styx_agent.supervisor.spawn import CannotStart, find_program
 from styx_agent.supervisor.spool import SEGMENT_BYTES, Spool
 
 MESSAGES = st.lists(st.lists(st.fixed_dictionaries({"op": st.text(), "x": st.text() | st.integers()})))
+
+
+def a_journal(directory: Path) -> Journal:
+    return Journal(str(directory), lambda _micros, _call: None)
 
 
 @given(batches=MESSAGES, cuts=st.lists(st.integers(1, 50), min_size=1))
@@ -40,7 +45,7 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
 
 
 def test_journal_gives_back_what_was_committed(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path))
+    journal = a_journal(tmp_path)
     journal.boot("boot", "supervisor")
     for fence in (1, 2, 3):
         journal.start(fence, {"argv": ["true"]})
@@ -48,27 +53,44 @@ def test_journal_gives_back_what_was_committed(tmp_path: Path) -> None:
     journal.forget(3)
     assert journal.commit()
     journal.start(4, {})  # said, never committed
-    again = Journal(str(tmp_path))
+    again = a_journal(tmp_path)
     assert (set(again.starts), set(again.ends), again.boot_id) == ({1, 2}, {2}, "boot")
 
 
+def test_ends_are_synced_later_and_only_those_that_nobody_acked(tmp_path: Path) -> None:
+    due: list[Callable[[], None]] = []
+    journal = Journal(str(tmp_path), lambda _micros, call: due.append(call))
+    journal.start(1, {})
+    assert journal.commit()
+    assert due == []
+    journal.end(1, {})
+    assert journal.commit()
+    assert journal.commit()
+    assert len(due) == 1
+    journal.forget(1)
+    due.pop()()
+    journal.end(2, {})
+    assert journal.commit()
+    assert len(due) == 1
+
+
 def test_journal_bears_a_torn_end_and_a_spoiled_line(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path))
+    journal = a_journal(tmp_path)
     journal.start(1, {})
     journal.start(2, {})
     journal.close()
     path = tmp_path / FILE_NAME
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1] + b"\xff garbage\n" + lines[2] + b'{"k":"start","fen')
-    again = Journal(str(tmp_path))
+    again = a_journal(tmp_path)
     assert set(again.starts) == {1, 2}
     again.start(5, {})
     again.close()
-    assert set(Journal(str(tmp_path)).starts) == {1, 2, 5}
+    assert set(a_journal(tmp_path).starts) == {1, 2, 5}
 
 
 def test_journal_does_not_grow_for_ever(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path))
+    journal = a_journal(tmp_path)
     journal.start(1, {"argv": ["true"]})
     for fence in range(2, 6000):
         journal.start(fence, {"argv": ["true"]})
@@ -76,11 +98,11 @@ def test_journal_does_not_grow_for_ever(tmp_path: Path) -> None:
         journal.forget(fence)
         assert journal.commit()
     assert (tmp_path / FILE_NAME).stat().st_size < 1_000_000
-    assert set(Journal(str(tmp_path)).starts) == {1}
+    assert set(a_journal(tmp_path).starts) == {1}
 
 
 def test_journal_keeps_what_a_full_disk_refused(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path))
+    journal = a_journal(tmp_path)
     journal.start(1, {"argv": ["x" * 100]})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / FILE_NAME).stat().st_size + 50, hard))
@@ -89,7 +111,7 @@ def test_journal_keeps_what_a_full_disk_refused(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert journal.commit()
-    assert set(Journal(str(tmp_path)).starts) == {1}
+    assert set(a_journal(tmp_path).starts) == {1}
 
 
 def test_a_lease_of_an_earlier_boot_is_no_lease(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from styx_agent.supervisor import wire
-from tests.support.agent_process import AgentProcess, feed
+from tests.support.agent_process import AgentProcess, feed, fifo_of
 from tests.support.scripted_server import ScriptedServer, scripted_server
 from tests.support.supervisor_driver import SupervisorDriver, boottime_micros, processes
 from tests.support.until import soon, until
@@ -48,7 +48,7 @@ async def _until_held(server: ScriptedServer, agent: AgentProcess) -> tuple[int,
     await soon(lambda: bool(server.sessions), "a session")
     fence = server.assign(HOLDS["command"], setup=HOLDS["setup"])
     await soon(lambda: server.stdout(fence) == b"out\n" and server.running(fence), "its first output")
-    return fence, agent.data_dir / "attempts" / str(fence) / "work" / "fifo"
+    return fence, fifo_of(agent)
 
 
 async def test_a_hangup_starts_the_link_again_and_touches_no_task(

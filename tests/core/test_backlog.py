@@ -249,7 +249,7 @@ def test_tasks_that_fit_nowhere_do_not_hold_up_those_that_do() -> None:
     backlog = Backlog(window=WINDOW)
     table = [a_waiting(number, shape=a_shape(gpu_count=1)) for number in range(1, WINDOW + 1)] + [a_waiting(99)]
     fleet = Fleet()
-    fleet.put(some_slots(1), ())
+    fleet.put(some_slots(1), {})
     placed = []
     for _ in range(5):
         refill(backlog.namespace("default"), table)

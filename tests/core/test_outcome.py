@@ -16,7 +16,7 @@ from tests.support.builders import NOW, an_outcome, exited, some_facts
 KINDS = list(OutcomeKind)
 USER_FAILURES = {OutcomeKind.EXITED, OutcomeKind.SIGNALED, OutcomeKind.OOM_KILLED, OutcomeKind.START_FAILED}
 INFRA = {OutcomeKind.REJECTED, OutcomeKind.HOST_REBOOTED, OutcomeKind.SUPERVISOR_LOST, OutcomeKind.LOST}
-NEVER_RAN = {OutcomeKind.REJECTED}
+NEVER_RAN = {OutcomeKind.REJECTED, OutcomeKind.RETURNED}
 
 
 def follow(task: TaskFacts, outcome: Outcome, jitter: float = 0.5) -> AfterAttempt:
@@ -35,6 +35,7 @@ FIRST_ATTEMPT = {
     OutcomeKind.HOST_REBOOTED: (TaskState.PENDING, Reason.BACKOFF),
     OutcomeKind.SUPERVISOR_LOST: (TaskState.PENDING, Reason.BACKOFF),
     OutcomeKind.LOST: (TaskState.PENDING, Reason.BACKOFF),
+    OutcomeKind.RETURNED: (TaskState.PENDING, Reason.NONE),
 }
 AT_MOST_ONCE = {
     **FIRST_ATTEMPT,
@@ -172,6 +173,8 @@ def test_no_budget_is_ever_exceeded(
         spent["infra"] += outcome.kind in INFRA
         assert spent["failures"] <= policy.max_retries
         assert spent["infra"] <= INFRA_BUDGET
+        if outcome.kind is OutcomeKind.RETURNED:  # counts as nothing, so it waits for nothing
+            continue
         assert after.not_before is not None
         assert NOW <= after.not_before <= NOW + timedelta(seconds=max(policy.max_backoff_seconds, 30.0))
         task = some_facts(
@@ -199,6 +202,7 @@ def test_a_next_attempt_is_announced_exactly_when_the_task_waits(
     assert (after.state is TaskState.PENDING) == (after.next_cause is not None)
     assert after.state.ended or after.state is TaskState.PENDING
     assert after.held == (after.reason is Reason.HELD)
-    assert (after.not_before is not None) == (after.next_cause is not None and not after.held)
+    waits = outcome.kind is not OutcomeKind.RETURNED and not after.held
+    assert (after.not_before is not None) == (after.next_cause is not None and waits)
     assert after.failures >= failures
     assert after.infra_failures >= infra

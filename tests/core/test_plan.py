@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from styx_server.core.placement.backlog import Backlog, Waiting
 from styx_server.core.placement.capacity import Fleet
-from styx_server.core.placement.plan import plan_round, release
+from styx_server.core.placement.ledger import Ledger
+from styx_server.core.placement.plan import plan_round
 from styx_server.core.states import Reason
-from styx_server.core.task import Shape
+from styx_server.core.task import Fence, Shape
 from tests.support.builders import GIB, a_capacity, a_shape, a_waiting, some_gpus, some_slots
 
 
@@ -28,7 +29,7 @@ def a_backlog(*tasks: Waiting) -> Backlog:
 def a_fleet(*cpus: float) -> Fleet:
     fleet = Fleet()
     for number, count in enumerate(cpus, start=1):
-        fleet.put(some_slots(number, total=a_capacity(cpus=count)), ())
+        fleet.put(some_slots(number, total=a_capacity(cpus=count)), {})
     return fleet
 
 
@@ -83,12 +84,14 @@ def test_what_fits_but_finds_no_room_waits_for_capacity() -> None:
 
 
 def test_releasing_restores_both_the_agent_and_the_share() -> None:
-    fleet, usage = a_fleet(2), dict[str, int]()
-    plan = plan_round(a_backlog(a_waiting(1), a_waiting(2, shape=a_shape(cpus_milli=0))), fleet, usage, 10)
-    assert usage == {"default": 1001}
-    for item in plan.placements:
-        release(item.reservation, fleet, usage)
-    assert usage == {"default": 0}
+    ledger = Ledger()
+    ledger.fleet = fleet = a_fleet(2)
+    plan = plan_round(a_backlog(a_waiting(1), a_waiting(2, shape=a_shape(cpus_milli=0))), fleet, ledger.usage, 10)
+    assert ledger.usage == {"default": 1001}
+    for number, item in enumerate(plan.placements):
+        ledger.note(Fence(number), item.reservation)
+    ledger.give_back([Fence(0), Fence(1)])
+    assert ledger.usage == {"default": 0}
     assert fleet.agents[plan.placements[0].reservation.agent_id].free_cpus_milli == 2000
 
 
@@ -120,7 +123,7 @@ def test_no_round_gives_more_than_there_is_or_forgets_a_task(
     fleet = Fleet()
     for number, (cpus, gpus, accepting) in enumerate(agents, start=1):
         total = a_capacity(cpus=cpus, gpus=some_gpus(*["NVIDIA A100"] * gpus))
-        fleet.put(some_slots(number, total=total, accepting=accepting), ())
+        fleet.put(some_slots(number, total=total, accepting=accepting), {})
     backlog = a_backlog(*waiting)
     usage: dict[str, int] = {}
     plan = plan_round(backlog, fleet, usage, limit)

@@ -20,7 +20,7 @@ UNKNOWN_FATE = frozenset({"LOST", "HOST_REBOOTED", "SUPERVISOR_LOST"})
 """Nobody saw how it ended: output that was on the way may be missing."""
 DEADLY = frozenset({"supervisor killed", "disk full"})
 """Kinds of faults that a supervisor may die of."""
-NEVER_RAN = frozenset({"REJECTED", "START_FAILED"})
+NEVER_RAN = frozenset({"REJECTED", "RETURNED", "START_FAILED"})
 CLOCK_SLACK_NS = 50_000_000
 """Styx's times are those of the wall clock; this is how badly they are known on the histories' clock."""
 

@@ -98,7 +98,7 @@ async def test_labels_of_the_join_token_win_over_the_agents_own(server: Server) 
     agent_id = await join(server, await join_token(server))
     labels = {"zone": "faked", "disk": "ssd"}
     row = await server.database.fetch_row(
-        "update_agent", id=agent_id, labels=labels, capacity={}, facts={}, isolation="", version=""
+        "update_agent", id=agent_id, labels=labels, capacity={}, facts={}, isolation="", version="", queues=False
     )
     assert row is not None
     assert row["labels"] == {"zone": "eu", "disk": "ssd"}

@@ -182,7 +182,7 @@ async def test_an_attempt_cannot_end_twice(connection: asyncpg.Connection) -> No
     with pytest.raises(asyncpg.UniqueViolationError):
         async with connection.transaction():
             await connection.execute(statement, 2, 1)
-    for outcome in (0, 12):
+    for outcome in (0, 13):
         with pytest.raises(asyncpg.CheckViolationError):
             async with connection.transaction():
                 await connection.execute(statement, 3, outcome)

@@ -77,6 +77,12 @@ class AgentProcess:
         raise AssertionError("the supervisor does not end")
 
 
+def fifo_of(agent: AgentProcess) -> Path:
+    """The one that an attempt of this agent has made in its working directory."""
+    (fifo,) = agent.data_dir.glob("work/*/fifo")
+    return fifo
+
+
 def feed(fifo: Path, data: bytes) -> None:
     """Puts bytes into a fifo without waiting for a reader: one that is gone must fail the test, not stop it."""
     # Held open until this process ends, because bytes in a fifo that nobody holds are lost.

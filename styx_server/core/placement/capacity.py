@@ -5,10 +5,11 @@ All sums are integers (thousandths of a core, bytes), so that giving back always
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from styx_server.core.task import AgentId, Resources, Shape
+from styx_server.core.placement.pace import Pace
+from styx_server.core.task import AgentId, Fence, Resources, Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +33,17 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """What one attempt holds on its agent."""
+    """What one attempt holds on its agent.
+
+    Attributes:
+        queued: it was given to the agent beyond its room, and holds nothing until others have ended.
+    """
 
     agent_id: AgentId
     namespace: str
     resources: Resources
     gpu_indexes: tuple[int, ...] = ()
+    queued: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +53,10 @@ class AgentSlots:
     Attributes:
         epoch: of the session in which it would get work.
         accepting: whether it may get new work: connected, in time with its beats, not draining.
+        queues: it can keep attempts until there is room for them.
+        queue: those, in the order in which it starts them.
+        behind: how many they are, with those that were just planned.
+        allowance: how many more may be planned for it in this round.
     """
 
     agent_id: AgentId
@@ -59,6 +69,11 @@ class AgentSlots:
     free_memory_bytes: int = 0
     free_disk_bytes: int = 0
     free_gpus: list[Gpu] = field(default_factory=list)
+    queues: bool = False
+    queue: dict[Fence, Reservation] = field(default_factory=dict)
+    behind: int = 0
+    allowance: int = 0
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self.free_cpus_milli = self.total.cpus_milli
@@ -86,9 +101,15 @@ class AgentSlots:
 
     def fits_now(self, need: Resources) -> bool:
         """Whether what is free now is enough; only asked of agents that lack nothing."""
+        return self.accepting and self._has_free(need)
+
+    def may_queue(self, need: Resources) -> bool:
+        """Whether it may be given this although it has no room; only asked of agents that lack nothing."""
+        return self.accepting and self.allowance > 0 and not need.gpu_count
+
+    def _has_free(self, need: Resources) -> bool:
         return (
-            self.accepting
-            and need.cpus_milli <= self.free_cpus_milli
+            need.cpus_milli <= self.free_cpus_milli
             and need.memory_bytes <= self.free_memory_bytes
             and need.disk_bytes <= self.free_disk_bytes
             and (not need.gpu_count or len(_matching(self.free_gpus, need.gpu_name)) >= need.gpu_count)
@@ -121,6 +142,37 @@ class AgentSlots:
             back = [gpu for gpu in self.total.gpus if gpu.index in reservation.gpu_indexes]
             self.free_gpus = sorted({*self.free_gpus, *back}, key=lambda gpu: gpu.index)
 
+    def plan_queued(self) -> None:
+        """One more will wait there."""
+        self.behind += 1
+        self.allowance -= 1
+
+    def end(self, fence: Fence, reservation: Reservation) -> bool:
+        """An attempt is over; those that wait move up as they do on the agent. Whether it had room before it ended."""
+        had_room = self.queue.pop(fence, None) is None
+        if had_room:
+            self.give(reservation)
+        else:
+            self.behind -= 1
+        self.move_up()
+        return had_room
+
+    def move_up(self) -> None:
+        """Those that wait take what is free, strictly in their order."""
+        while self.queue:
+            fence, reservation = next(iter(self.queue.items()))
+            if not self._has_free(reservation.resources):
+                return
+            del self.queue[fence]
+            self.behind -= 1
+            self.hold(reservation)
+
+    def look(self, now: float) -> None:
+        """Decides how many may be planned beyond its room. `now`: seconds on the monotonic clock."""
+        wanted = self.pace.allowance(now) if self.queues else 0
+        # In bulk: as soon as half of them are gone, not one by one.
+        self.allowance = max(0, wanted - self.behind) if self.behind <= wanted // 2 else 0
+
     def _drop_gpus(self, indexes: tuple[int, ...]) -> None:
         if indexes:
             self.free_gpus = [gpu for gpu in self.free_gpus if gpu.index not in indexes]
@@ -148,10 +200,17 @@ class Fleet:
         self._candidates: dict[Shape, list[AgentSlots]] = {}
         self._turn = 0
 
-    def put(self, agent: AgentSlots, held: Iterable[Reservation]) -> None:
+    def put(self, agent: AgentSlots, held: Mapping[Fence, Reservation]) -> None:
         """Adds an agent, or replaces what was known of it; `held` is what its live attempts reserve."""
-        for reservation in held:
-            agent.hold(reservation)
+        for fence, reservation in sorted(held.items()):
+            if reservation.queued:
+                agent.queue[fence] = reservation
+            else:
+                agent.hold(reservation)
+        agent.behind = len(agent.queue)
+        agent.move_up()
+        if before := self.agents.get(agent.agent_id):
+            agent.pace = before.pace
         self.agents[agent.agent_id] = agent
         self._candidates.clear()
 
@@ -165,13 +224,24 @@ class Fleet:
         if agent := self.agents.get(agent_id):
             agent.accepting = accepting
 
+    def look(self, now: float) -> None:
+        """Before a round: how many each agent may be given beyond its room. `now`: monotonic, in seconds."""
+        for agent in self.agents.values():
+            agent.look(now)
+
     def place(self, shape: Shape) -> AgentSlots | None:
-        """An agent with room for `shape` now. Agents take turns, so that load spreads."""
+        """An agent with room for `shape` now, or else one that soon has. Agents take turns, so that load spreads."""
+        need = shape.resources
+        return self._next(shape, lambda agent: agent.fits_now(need)) or self._next(
+            shape, lambda agent: agent.may_queue(need)
+        )
+
+    def _next(self, shape: Shape, suits: Callable[[AgentSlots], bool]) -> AgentSlots | None:
         candidates = self._fitting(shape)
         count = len(candidates)
         for step in range(count):
             agent = candidates[(self._turn + step) % count]
-            if agent.fits_now(shape.resources):
+            if suits(agent):
                 self._turn = (self._turn + step + 1) % count
                 return agent
         return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from styx_server.core.placement.capacity import AgentSlots, Fleet, Reservation
-from styx_server.core.placement.plan import release
 from styx_server.core.task import AgentId, Fence
 
 
@@ -29,7 +29,7 @@ class Ledger:
             self.note(fence, reservation)
             cores = max(1, reservation.resources.cpus_milli)
             self.usage[reservation.namespace] = self.usage.get(reservation.namespace, 0) + cores
-        self.fleet.put(agent, held.values())
+        self.fleet.put(agent, held)
 
     def leave(self, agent_id: AgentId) -> None:
         """An agent is not there any more."""
@@ -41,13 +41,28 @@ class Ledger:
         """What a plan took stands under the fence of the attempt to be."""
         self._held[fence] = reservation
         self._of_agent.setdefault(reservation.agent_id, set()).add(fence)
+        if reservation.queued and (agent := self.fleet.agents.get(reservation.agent_id)):
+            agent.queue[fence] = reservation
 
-    def give_back(self, fences: Iterable[Fence]) -> None:
-        """Gives back what attempts held; unknown ones are passed over."""
-        for fence in fences:
+    def ended(self, fences: Iterable[Fence], now: float) -> None:
+        """Attempts are over: gives back what they held, and notes how quickly that goes. `now`: monotonic seconds."""
+        for agent_id, count in self.give_back(fences).items():
+            if agent := self.fleet.agents.get(agent_id):
+                agent.pace.note(count, now)
+
+    def give_back(self, fences: Iterable[Fence]) -> Counter[AgentId]:
+        """Gives back what attempts held; unknown ones are passed over. How many of each agent had room."""
+        counts: Counter[AgentId] = Counter()
+        for fence in sorted(fences):  # as the agent started them, so that each has moved up before it ends
             if reservation := self._held.pop(fence, None):
                 self._of_agent[reservation.agent_id].discard(fence)
-                release(reservation, self.fleet, self.usage)
+                # The agent may be gone by now; the share is given back all the same.
+                agent = self.fleet.agents.get(reservation.agent_id)
+                if agent is not None and agent.end(fence, reservation):
+                    counts[agent.agent_id] += 1
+                left = self.usage.get(reservation.namespace, 0) - max(1, reservation.resources.cpus_milli)
+                self.usage[reservation.namespace] = max(0, left)
+        return counts
 
     def held_on(self, agent_id: AgentId) -> list[Reservation]:
         """What live attempts hold of an agent."""

@@ -76,17 +76,15 @@ def _place(task: Waiting, fleet: Fleet, usage: dict[str, int], plan: Plan) -> bo
         plan.blocked[task.shape] = (Reason.CAPACITY if possible else Reason.NO_MATCH, message)
         return False
     need = task.shape.resources
+    queued = not agent.fits_now(need)
+    gpu_indexes: tuple[int, ...] = ()
+    if queued:
+        agent.plan_queued()
+    else:
+        gpu_indexes = agent.take(need)
     reservation = Reservation(
-        agent_id=agent.agent_id, namespace=task.namespace, resources=need, gpu_indexes=agent.take(need)
+        agent_id=agent.agent_id, namespace=task.namespace, resources=need, gpu_indexes=gpu_indexes, queued=queued
     )
     usage[task.namespace] = usage.get(task.namespace, 0) + max(1, need.cpus_milli)
     plan.placements.append(Placement(task=task, reservation=reservation))
     return True
-
-
-def release(reservation: Reservation, fleet: Fleet, usage: dict[str, int]) -> None:
-    """Gives back what a placement took. The agent may be gone by now; the share is given back all the same."""
-    if agent := fleet.agents.get(reservation.agent_id):
-        agent.give(reservation)
-    left = usage.get(reservation.namespace, 0) - max(1, reservation.resources.cpus_milli)
-    usage[reservation.namespace] = max(0, left)

@@ -56,7 +56,7 @@ returning epoch, lease_seq;
 -- What an agent says of itself. Labels of its join token win over its own.
 update agents set
     labels = :labels::jsonb || token_labels, capacity = :capacity::jsonb, facts = :facts::jsonb,
-    isolation = :isolation, version = :version
+    isolation = :isolation, version = :version, queues = :queues
 where id = :id
 returning pool, labels, draining;
 
@@ -98,7 +98,7 @@ left join attempts on attempts.task_id = input.task_id and attempts.fence = inpu
 -- name: list_agents
 -- Agents by id, behind one.
 select agents.id, agents.name, agents.pool, agents.labels, agents.capacity, agents.facts, agents.isolation,
-    agents.version, agents.draining, agents.drain_deadline, agents.create_time, agent_leases.epoch,
+    agents.version, agents.queues, agents.draining, agents.drain_deadline, agents.create_time, agent_leases.epoch,
     agent_leases.connected, agent_leases.leaving, agent_leases.said_goodbye, agent_leases.beat_time,
     extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds,
     (select count(*) from live_attempts where live_attempts.agent_id = agents.id) as attempts

@@ -153,23 +153,21 @@ with changed as (
     from unnest(:ids::bigint[], :fences::bigint[], :seen_desired::smallint[], :states::smallint[], :reasons::text[],
                 :messages::text[], :exit_codes::int[], :start_times::timestamptz[], :end_times::timestamptz[],
                 :not_before::timestamptz[], :failures::smallint[], :infra_failures::smallint[],
-                :preemptions::smallint[], :next_causes::text[])
+                :preemptions::smallint[], :next_causes::text[], :outcomes::smallint[], :signals::smallint[],
+                :outcome_messages::text[], :cpu_ms::bigint[], :max_memory_bytes::bigint[])
         as input (id, fence, desired, state, reason, message, exit_code, start_time, end_time, not_before, failures,
-                  infra_failures, preemptions, next_cause)
+                  infra_failures, preemptions, next_cause, outcome, signal, outcome_message, cpu_ms, max_memory_bytes)
     where tasks.id = input.id and tasks.fence = input.fence and tasks.attempt_state between 1 and 4
         and tasks.desired = input.desired
     returning tasks.id, tasks.fence, tasks.agent_id, tasks.attempt, tasks.state, tasks.namespace, tasks.assign_time,
-        tasks.start_time, input.end_time, tasks.message, tasks.attempt_cause
+        tasks.start_time, input.end_time, tasks.message, tasks.attempt_cause, input.exit_code, input.outcome,
+        input.signal, input.outcome_message, input.cpu_ms, input.max_memory_bytes
 ), ended as (
     insert into attempts (task_id, number, fence, agent_id, cause, assign_time, start_time, end_time, outcome, exit_code,
         signal, message, cpu_ms, max_memory_bytes)
-    select changed.id, changed.attempt, changed.fence, changed.agent_id, changed.attempt_cause, changed.assign_time,
-        changed.start_time, changed.end_time, input.outcome, input.exit_code, input.signal, input.message, input.cpu_ms,
-        input.max_memory_bytes
+    select id, attempt, fence, agent_id, attempt_cause, assign_time, start_time, end_time, outcome, exit_code, signal,
+        outcome_message, cpu_ms, max_memory_bytes
     from changed
-    join unnest(:fences::bigint[], :outcomes::smallint[], :exit_codes::int[], :signals::smallint[],
-                :outcome_messages::text[], :cpu_ms::bigint[], :max_memory_bytes::bigint[])
-        as input (fence, outcome, exit_code, signal, message, cpu_ms, max_memory_bytes) using (fence)
 ), dead as (
     delete from live_attempts using changed where live_attempts.task_id = changed.id
 ), noted as (
