@@ -77,6 +77,10 @@ class Held:
         """Whether it is over."""
         return self.state == "ENDED"
 
+    def runs_since(self, boot_micros: int) -> bool:
+        """Whether it runs, and has not for longer than that."""
+        return self.state == "RUNNING" and self.started_micros is not None and self.started_micros > boot_micros
+
     @property
     def news(self) -> tuple[str, bool]:
         """What the server should know by now."""
@@ -152,13 +156,21 @@ class Ledger:
             if not held.condemned
         )
 
-    def take_news(self, limit: int) -> list[Held]:
-        """Attempts about which the server should hear, at most that many, and marks them as told."""
+    def take_news(self, limit: int, started_before: int | None = None) -> list[Held]:
+        """Attempts about which the server should hear, at most that many, and marks them as told.
+
+        Args:
+            limit: how many at most.
+            started_before: those that run, and have not since before this boot time, are left for later.
+        """
         found: list[Held] = []
-        while self._dirty and len(found) < limit:
-            fence = next(iter(self._dirty))
-            del self._dirty[fence]
+        for fence in list(self._dirty):
+            if len(found) == limit:
+                break
             held = self._held.get(fence)
+            if held is not None and started_before is not None and held.runs_since(started_before):
+                continue
+            del self._dirty[fence]
             stored = held is not None and held.ended and held.end_acked
             if held is None or held.condemned or held.state == "ACCEPTED" or stored or held.told == held.news:
                 continue

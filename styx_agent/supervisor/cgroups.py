@@ -19,8 +19,9 @@ _MAX_PROCESSES = 32768
 class Cgroup:
     """One group, for one attempt."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, limits_memory: bool = False) -> None:
         self.path = path
+        self._limits_memory = limits_memory
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
@@ -57,7 +58,7 @@ class Cgroup:
 
     def oom_killed(self) -> bool:
         """Whether the kernel has killed something of it for memory."""
-        return _events(self.path, "memory.events").get("oom_kill", 0) > 0
+        return self._limits_memory and _events(self.path, "memory.events").get("oom_kill", 0) > 0
 
     def remove(self) -> bool:
         """Removes it if it is empty; whether it is gone. The kernel refuses while a process is in it."""
@@ -105,7 +106,7 @@ class Cgroups:
             _write(f"{path}/pids.max", str(_MAX_PROCESSES))
         if "cpu" in self.controllers:
             _write(f"{path}/cpu.weight", str(min(10000, max(1, round(cpus * 100)))))
-        return Cgroup(path)
+        return Cgroup(path, limits_memory=self.limits_memory)
 
     def leftovers(self) -> list[tuple[int, Cgroup]]:
         """Groups that an earlier supervisor left behind, by fence."""

@@ -84,6 +84,20 @@ def test_what_starts_and_ends_between_two_looks_is_one_piece_of_news(scene: Scen
     assert scene.ledger.take_news(10) == []
 
 
+def test_a_start_can_be_left_for_later_while_its_end_cannot(scene: Scene) -> None:
+    for fence in (5, 6):
+        scene.assign(fence)
+        scene.changed(fence, "RUNNING")
+        held = scene.ledger.get(fence)
+        assert held is not None
+        held.started_micros = 1000 * fence
+    assert [held.fence for held in scene.ledger.take_news(10, started_before=5500)] == [5]
+    assert scene.ledger.has_news
+    scene.ended(6)
+    assert [held.fence for held in scene.ledger.take_news(10, started_before=5500)] == [6]
+    assert not scene.ledger.has_news
+
+
 def test_news_is_told_again_in_a_new_session_until_it_is_stored(scene: Scene) -> None:
     scene.assign(5)
     scene.changed(5, "RUNNING")

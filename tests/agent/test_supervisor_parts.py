@@ -221,7 +221,7 @@ def test_control_groups_get_the_limits_there_are_controllers_for(tmp_path: Path)
     assert (made / "memory.oom.group").read_text() == "1"
     assert (made / "memory.swap.max").read_text() == "0"
     (made / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
-    assert Cgroup(str(made)).oom_killed()
+    assert Cgroup(str(made), limits_memory=True).oom_killed()
 
 
 def test_isolation_says_what_is_missing(tmp_path: Path) -> None:
