@@ -171,6 +171,29 @@ def test_a_stopped_link_costs_the_task_its_lease_and_only_then_another_runs(
     _check_two_attempts(client, task_id, tmp_path, nap, first="LOST")
 
 
+@pytest.mark.skipif(not LONG, reason="takes two minutes; STYX_LONG_FAULTS=1 asks for it")
+def test_a_machine_that_sleeps_for_longer_than_the_lease_wakes_up_without_its_task(
+    client: styx.Client, make_agent: MakeAgent, tmp_path: Path
+) -> None:
+    """What slept is killed as it wakes: the lease is counted on a clock that goes on meanwhile."""
+    agent, nap = make_agent(), f"1000.{next(_NAPS)}"
+    task_id = _submit(client, agent, WITNESS, env={"DIR": str(tmp_path), "NAP": nap}, disconnect_timeout="1m")
+    until(lambda: len(sleepers(nap)) == 2, "it runs, and its daemon")
+    machine = [*agent.processes(), *sleepers(nap), *map(_parent, sleepers(nap))]
+    asleep = [pid for pid in machine if pid not in (1, os.getpid())]
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    until(lambda: client.get_status(task_id).state != "RUNNING", "the server has given it up", seconds=120)
+    for pid in asleep:
+        os.kill(pid, signal.SIGCONT)
+    assert client.wait(task_id, timeout=120).exit_code == 4
+    _check_two_attempts(client, task_id, tmp_path, nap, first="LOST")
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def _check_two_attempts(client: styx.Client, task_id: str, folder: Path, nap: str, *, first: str) -> None:
     attempts = sorted(client.get_task(task_id).attempts, key=lambda attempt: attempt.number)
     assert [attempt.outcome.kind for attempt in attempts if attempt.outcome] == [first, "EXITED"]
