@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,15 +99,14 @@ async def stage(shape: Shape, folder: Path, disconnect_seconds: float, act: Act)
         act: what happens; it is given the cluster, a client, and the journal of faults.
     """
     async with running_cluster(folder, shape) as cluster, cluster.client() as client:
-        records = [Recorder(folder / name) for name in (CLIENT, FAULTS, LEASES, STYX)]
-        customer = Customer(client, records[0], cluster.runs, disconnect_seconds)
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(LeaseWatcher(cluster.postgres, records[2]).run())
-            await act(cluster, customer, records[1])
-            watching.cancel()
-        await Collector(cluster.postgres, client, records[3]).collect()
-        for record in records:
-            record.close()
+        with ExitStack() as files:
+            records = [files.enter_context(closing(Recorder(folder / name))) for name in (CLIENT, FAULTS, LEASES, STYX)]
+            customer = Customer(client, records[0], cluster.runs, disconnect_seconds)
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(LeaseWatcher(cluster.postgres, records[2]).run())
+                await act(cluster, customer, records[1])
+                watching.cancel()
+            await Collector(cluster.postgres, client, records[3]).collect()
     histories = load(folder)
     return Verdict(histories=histories, anomalies=check(histories))
 

@@ -6,9 +6,7 @@ However a block that runs one ends, nothing of it is left: no process, no namesp
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -28,13 +26,12 @@ from tests.faults.history import RUNS
 from tests.faults.network import Loopback, Namespace, Wire, can_isolate, remove_leftovers
 from tests.faults.programs import Program, end_all_with, processes_with
 from tests.support.faulty_postgres import Proxy
+from tests.support.ports import free_port
 from tests.support.until import soon, soon_true
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 DISK_BYTES = 256 << 20
-FIRST_PORT, PORTS = 18_000, 14_000
-"""Below those that the kernel gives to connections."""
 DATABASE_DISK_BYTES = 8 << 30
 
 
@@ -241,12 +238,3 @@ async def _end_processes(cluster: Cluster) -> None:
     # What is left: supervisors, guardians, tasks. The database's command line names the folder too, and is not theirs.
     for name in ("agent", "replica", RUNS):
         await end_all_with(f"{cluster.folder}/{name}")
-
-
-def free_port() -> int:
-    """A port that nobody has, and that no connection will be given while its program is dead."""
-    while True:
-        port = FIRST_PORT + secrets.randbelow(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

@@ -109,8 +109,13 @@ PLANTED: dict[str, tuple[Replacement, ...]] = {
     "reaper inherits an old view": (
         Replacement(
             file="styx_server/core/lease.py",
+            old="        self._looked_at = now\n",
+            new="        first, self._looked_at = self._looked_at is None, now\n",
+        ),
+        Replacement(
+            file="styx_server/core/lease.py",
             old="                self._seen[agent_id] = _Seen(lease_seq, now)\n",
-            new="                self._seen[agent_id] = _Seen(lease_seq, now if seen else now - 1e6)\n",
+            new="                self._seen[agent_id] = _Seen(lease_seq, now - 1e6 if first else now)\n",
         ),
     ),
     "supervisor does not enforce": (

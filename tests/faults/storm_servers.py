@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from styx.locate import read_endpoint
 from styx_agent import clock
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = "profile.out"
@@ -25,7 +25,7 @@ class StormServer:
     def __init__(self, data_dir: Path, environment: Mapping[str, str]) -> None:
         self._data_dir = data_dir
         self._environment = {"PATH": os.environ["PATH"], "HOME": str(data_dir), **environment}
-        self._ports = (_free_port(), _free_port())
+        self._ports = (free_port(), free_port())
         self._process: subprocess.Popen[bytes] | None = None
         data_dir.mkdir(parents=True)
 
@@ -116,9 +116,3 @@ def parent_of(pid: int) -> int:
 def _stat(pid: int) -> list[str]:
     # The name of the program may have spaces and brackets in it; fields are counted from behind it.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
