@@ -6,7 +6,9 @@ However a block that runs one ends, nothing of it is left: no process, no namesp
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
