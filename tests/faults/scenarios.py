@@ -7,6 +7,7 @@ tasks after 6 s; the server gives them up after 7.3 s.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,27 +149,49 @@ async def an_old_order_meets_a_late_beat(stage: Stage) -> None:
 
     If the beat counted, the agent would believe that it may start, and obey the order.
     """
-    hold, held = (stage.cluster.shape.product / name for name in (HOLD, HELD))
-    leader = await stage.cluster.leader()
-    assert leader is not None
-    # Each agent knows one replica; what the leader orders goes to its own agent without delay.
-    quick, slow = stage.cluster.agents[leader], stage.cluster.agents[1 - leader]
-    quick.kill()
-    await stage.is_known_to_be_gone(quick)
-    hold.touch()
-    task_id = await stage.customer.submit("order", LONG)
-    await soon(held.exists, "the order is held", seconds=PATIENCE_SECONDS)
+    hold = stage.cluster.shape.product / HOLD
+    key, task_id, quick, slow = await _an_order_is_held(stage)
     slow.wire.hold("up")
-    await stage.is_given_up("order", task_id)
+    await stage.is_given_up(key, task_id)
     quick.start()
-    await soon(lambda: stage.runs("order") == 1, "it runs elsewhere", seconds=PATIENCE_SECONDS)
+    await soon(lambda: stage.runs(key) == 1, "it runs elsewhere", seconds=PATIENCE_SECONDS)
     slow.wire.release("up")
     # Two, so that the first is surely answered.
     await stage.beats(slow)
     await stage.beats(slow)
     hold.unlink()
     await asyncio.sleep(2 * MARGIN_SECONDS)
-    await stage.finish("order", task_id)
+    await stage.finish(key, task_id)
+
+
+async def _an_order_is_held(stage: Stage) -> tuple[str, str, Agent, Agent]:
+    """A task whose order is held on its way; an agent that is down, and the one that the order is for."""
+    hold, held = (stage.cluster.shape.product / name for name in (HOLD, HELD))
+
+    async def leads() -> bool:
+        return await stage.cluster.leader() is not None
+
+    for turn in itertools.count():
+        await soon_true(leads, "somebody leads", seconds=PATIENCE_SECONDS)
+        # Each agent knows one replica; what the leader orders goes to its own agent without delay.
+        leader = await stage.cluster.leader() or 0
+        quick, slow = stage.cluster.agents[leader], stage.cluster.agents[1 - leader]
+        quick.kill()
+        await stage.is_known_to_be_gone(quick)
+        hold.touch()
+        key = f"order{turn}"
+        task_id = await stage.customer.submit(key, LONG)
+        await soon(
+            lambda key=key: held.exists() or stage.runs(key) > 0,  # type: ignore[misc]
+            "the order is on its way",
+            seconds=PATIENCE_SECONDS,
+        )
+        if held.exists():
+            return key, task_id, quick, slow
+        # The lead has moved meanwhile.
+        hold.unlink()
+        await stage.finish(key, task_id)
+    raise AssertionError
 
 
 async def the_agent_is_cut_off(stage: Stage) -> None:
