@@ -203,7 +203,7 @@ class Scheduling:
         """Plans and carries out; returns the plan, and how much of it was stored."""
         await self._assigning.stock()
         self._backlog.promote(now)
-        self._ledger.fleet.look(self._clock.monotonic())
+        self._ledger.fleet.now = self._clock.monotonic()
         plan = plan_round(self._backlog, self._ledger.fleet, self._ledger.usage, BATCH)
         if not plan.placements:
             return plan, 0

@@ -56,7 +56,7 @@ class AgentSlots:
         queues: it can keep attempts until there is room for them.
         queue: those, in the order in which it starts them.
         behind: how many they are, with those that were just planned.
-        allowance: how many more may be planned for it in this round.
+        allowance: how many more may be planned for it in the round that it was last looked at in.
     """
 
     agent_id: AgentId
@@ -73,6 +73,7 @@ class AgentSlots:
     queue: dict[Fence, Reservation] = field(default_factory=dict)
     behind: int = 0
     allowance: int = 0
+    looked_at: float = -1.0
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
@@ -103,9 +104,21 @@ class AgentSlots:
         """Whether what is free now is enough; only asked of agents that lack nothing."""
         return self.accepting and self._has_free(need)
 
-    def may_queue(self, need: Resources) -> bool:
-        """Whether it may be given this although it has no room; only asked of agents that lack nothing."""
-        return self.accepting and self.allowance > 0 and not need.gpu_count
+    def may_queue(self, need: Resources, now: float) -> bool:
+        """Whether it may be given this although it has no room; only asked of agents that lack nothing.
+
+        Args:
+            need: what is to be placed.
+            now: seconds on the monotonic clock; the same for all questions of one round.
+        """
+        if not self.queues or not self.accepting or need.gpu_count:
+            return False
+        if self.looked_at != now:
+            self.looked_at = now
+            wanted = self.pace.allowance(now)
+            # In bulk: as soon as half of them are gone, not one by one.
+            self.allowance = max(0, wanted - self.behind) if self.behind <= wanted // 2 else 0
+        return self.allowance > 0
 
     def _has_free(self, need: Resources) -> bool:
         return (
@@ -167,12 +180,6 @@ class AgentSlots:
             self.behind -= 1
             self.hold(reservation)
 
-    def look(self, now: float) -> None:
-        """Decides how many may be planned beyond its room. `now`: seconds on the monotonic clock."""
-        wanted = self.pace.allowance(now) if self.queues else 0
-        # In bulk: as soon as half of them are gone, not one by one.
-        self.allowance = max(0, wanted - self.behind) if self.behind <= wanted // 2 else 0
-
     def _drop_gpus(self, indexes: tuple[int, ...]) -> None:
         if indexes:
             self.free_gpus = [gpu for gpu in self.free_gpus if gpu.index not in indexes]
@@ -193,12 +200,17 @@ def _words(name: str) -> list[str]:
 
 
 class Fleet:
-    """All agents that this server knows, and a place for each shape."""
+    """All agents that this server knows, and a place for each shape.
+
+    Attributes:
+        now: when this round began, in seconds on the monotonic clock.
+    """
 
     def __init__(self) -> None:
         self.agents: dict[AgentId, AgentSlots] = {}
         self._candidates: dict[Shape, list[AgentSlots]] = {}
         self._turn = 0
+        self.now = 0.0
 
     def put(self, agent: AgentSlots, held: Mapping[Fence, Reservation]) -> None:
         """Adds an agent, or replaces what was known of it; `held` is what its live attempts reserve."""
@@ -224,16 +236,11 @@ class Fleet:
         if agent := self.agents.get(agent_id):
             agent.accepting = accepting
 
-    def look(self, now: float) -> None:
-        """Before a round: how many each agent may be given beyond its room. `now`: monotonic, in seconds."""
-        for agent in self.agents.values():
-            agent.look(now)
-
     def place(self, shape: Shape) -> AgentSlots | None:
         """An agent with room for `shape` now, or else one that soon has. Agents take turns, so that load spreads."""
-        need = shape.resources
+        need, now = shape.resources, self.now
         return self._next(shape, lambda agent: agent.fits_now(need)) or self._next(
-            shape, lambda agent: agent.may_queue(need)
+            shape, lambda agent: agent.may_queue(need, now)
         )
 
     def _next(self, shape: Shape, suits: Callable[[AgentSlots], bool]) -> AgentSlots | None:
