@@ -1,9 +1,9 @@
 """Thousands of agents in one process: they speak the real protocol, hold attempts, and run nothing.
 
-`python -m tests.faults.light_agents --server URL[,URL...] --agents 2000 --join-token TOKEN` keeps them connected until
+`python -m tests.support.light_agents --server URL[,URL...] --agents 2000 --join-token TOKEN` keeps them connected until
 Ctrl-C and says every few seconds how they do. They join, dial, wait and come back as `styx_agent/link.py` does: each
-finds its server anew and has a connection of its own. Next: `light_session.py` for one conversation, `storm.py` for
-what this was made for.
+finds its server anew and has a connection of its own. Next: `light_session.py` for one conversation; what is held is
+in `light_attempts.py`, under the rules of real agents, or in `light_answers.py`, as quickly as can be.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import contextlib
 import hashlib
 import resource
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -29,8 +30,8 @@ from styx.v1 import agents_pb2
 from styx_agent import clock, ids, link
 from styx_agent.calls import SessionOver
 from styx_agent.session import ReconnectAsked
-from tests.faults.light_attempts import Holdings, Sheet
-from tests.faults.light_session import LightSession, Step
+from tests.support.light_attempts import Holdings, Sheet
+from tests.support.light_session import Held, LightSession, Step
 
 _DISCOVERIES_AT_ONCE = 32
 _SAY_SECONDS = 5.0
@@ -54,13 +55,44 @@ class CrewPlan:
     hold_seconds: float | None = None
     joins_per_second: float = 100.0
 
+    @property
+    def hold_micros(self) -> int | None:
+        """The same in microseconds."""
+        return None if self.hold_seconds is None else round(self.hold_seconds * 1e6)
+
+
+class Holder(Held, Protocol):
+    """What one agent holds, as its crew sees it."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the server knows everything."""
+        ...
+
+    def __len__(self) -> int:
+        """How many attempts are held."""
+        ...
+
+    def for_hello(self, now: int) -> list[wire.HeldAttempt]:
+        """All that is held."""
+        ...
+
+    def release(self, now: int) -> None:
+        """Ends all that lives, in success; what comes later ends at once."""
+        ...
+
 
 class Crew:
-    """All agents of one process."""
+    """All agents of one process.
 
-    def __init__(self, plan: CrewPlan) -> None:
+    Args:
+        holder: makes what one agent holds; None: attempts under the rules of real agents, on the `sheet`.
+    """
+
+    def __init__(self, plan: CrewPlan, holder: Callable[[], Holder] | None = None) -> None:
         self.plan = plan
         self.sheet = Sheet()
+        self.make_holder: Callable[[], Holder] = holder or (lambda: Holdings(self.sheet, plan.hold_micros))
         self.agents = [LightAgent(number, self) for number in range(1, plan.agents + 1)]
         self.finders = ThreadPoolExecutor(_DISCOVERIES_AT_ONCE, thread_name_prefix="find")
 
@@ -98,6 +130,11 @@ class Crew:
         now = clock.boottime_micros()
         for agent in self.agents:
             agent.holdings.release(now)
+        self.wake()
+
+    def wake(self) -> None:
+        """Each may have something to say."""
+        for agent in self.agents:
             agent.wake()
 
 
@@ -111,15 +148,13 @@ class LightAgent:
     """
 
     def __init__(self, number: int, crew: Crew) -> None:
-        plan = crew.plan
-        hold = None if plan.hold_seconds is None else round(plan.hold_seconds * 1e6)
-        self.holdings = Holdings(crew.sheet, hold)
+        self.holdings = crew.make_holder()
         self.number = number
         self.dials = 0
         self.opened_micros = 0
         self.leased_micros = 0
         self._crew = crew
-        self._rotation = Rotation(plan.urls)
+        self._rotation = Rotation(crew.plan.urls)
         self._secret = ids.new_secret()
         self._agent_id = 0
         self._epoch = 0
@@ -213,7 +248,7 @@ def raise_file_limit() -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.light_agents", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.light_agents", description=__doc__)
     parser.add_argument("--server", required=True, metavar="URL[,URL...]", help="as --server-url of styx-agent")
     parser.add_argument("--join-token", required=True, metavar="TOKEN", help="from `styx agent join --uses N`")
     parser.add_argument("--agents", type=int, default=100, metavar="N")
