@@ -12,6 +12,8 @@ GENERATED := styx/v1/styx_service_pb2.py
 # Extra words for the tools, for example: make test ARGS='-k leases'
 ARGS ?=
 
+# Scenarios of the benchmark, with commas; none: all
+ONLY ?=
 SEED ?= 1
 MINUTES ?= 5
 
@@ -67,9 +69,8 @@ generated: setup
 docs: setup ## Check the documents: links, paths, commands
 	@$(BIN)/python -m tools.check_docs
 
-bench: setup ## Measure the speed of a running Styx
-	@test -d benchmarks || { echo 'this tree has no benchmarks'; exit 1; }
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: setup ## Measure a running Styx beside its floors; ONLY=throughput,cli measures some
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 measure: setup ## Print the shape of the code: lengths, nesting, sizes of classes
 	@$(BIN)/python -m tools.measure $(PACKAGES)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("protos", "styx", "styx_server", "styx_agent", "styx_cli", "tests", "tools", "docs", "deploy", "examples")
+_PACKAGES = ("styx", "styx_server", "styx_agent", "styx_cli")
+SOURCES = ("protos", *_PACKAGES, "benchmarks", "tests", "tools", "docs", "deploy", "examples")
 
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 _PATH = re.compile(rf"`((?:{'|'.join(SOURCES)})/[\w./-]+)`")
@@ -28,6 +29,7 @@ def documents(root: Path = ROOT) -> list[Path]:
         *root.glob("docs/**/*.md"),
         *root.glob("deploy/**/*.md"),
         *root.glob("examples/**/*.md"),
+        *root.glob("benchmarks/**/*.md"),
     ]
     return sorted(path for path in found if "node_modules" not in path.parts)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tools.measure import Shape, measure, percentile
 
-PACKAGES = ("styx", "styx_server", "styx_agent", "styx_cli", "tools")
+PACKAGES = ("styx", "styx_server", "styx_agent", "styx_cli", "tools", "benchmarks")
 
 # Exceptions, each with its reason: `file name`.
 MANY_METHODS: dict[str, str] = {}

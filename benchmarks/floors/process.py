@@ -1,0 +1,73 @@
+"""A floor as a process: started, asked, ended. `answering.py` is its other side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LONGEST_LINE = 64 << 20
+
+
+class FloorProcess:
+    """A running floor; asked one question at a time.
+
+    Attributes:
+        said: what it said about itself when it was ready.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, said: dict[str, Any]) -> None:
+        self.said = said
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    async def ask(self, **question: Any) -> dict[str, Any]:
+        """Has it do its work once; returns what it says about it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question).encode() + b"\n")
+        return await _line(self._process)
+
+
+@asynccontextmanager
+async def running_floor(module: str, *words: str) -> AsyncIterator[FloorProcess]:
+    """`python -m benchmarks.floors.MODULE` for the length of a block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        f"benchmarks.floors.{module}",
+        *words,
+        cwd=_ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_LONGEST_LINE,
+    )
+    try:
+        yield FloorProcess(process, await _line(process))
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _line(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"the floor ended with code {await process.wait()}; its words are on stderr")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
