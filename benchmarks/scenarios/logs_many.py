@@ -1,0 +1,76 @@
+"""How soon a line is with who follows it, when many tasks talk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import styx
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure, Scenario, alone, at_most, at_share
+from benchmarks.output import LINE_BYTES, opened, talker
+from styx.models import TaskState
+
+TASKS = 200
+FOLLOWERS = 20
+LINES_PER_SECOND = 100
+SECONDS = 30
+TARGET = at_most(500, of="value")
+# Two hundred interpreters start on two cores first; that is not part of it.
+_SETTLE_SECONDS = 3.0
+
+
+async def run(bench: Bench) -> Sequence[Figure]:
+    """Starts all, follows some, lets all talk, and looks at the clock when a line comes."""
+    tasks, followers = bench.scaled(TASKS), bench.scaled(FOLLOWERS)
+    lines = LINES_PER_SECOND * SECONDS
+    gate = bench.folder / "gate"
+    os.mkfifo(gate)
+    async with bench.stack(slots=tasks) as stack, stack.client() as client:
+        task_ids = await client.submit_tasks([talker(gate, lines=lines, per_second=LINES_PER_SECOND)] * tasks)
+        async with asyncio.TaskGroup() as group:
+            following = [group.create_task(_ages(client, task_id)) for task_id in task_ids[:followers]]
+            await _until_all_run(client, task_ids)
+            with opened(gate):
+                async with bench.costing(stack, f"{tasks} tasks talk", unit="1,000 lines", count=tasks * lines / 1000):
+                    await asyncio.sleep(SECONDS)
+                ended = await client.wait_all(task_ids)
+    assert all(task.state is TaskState.SUCCEEDED for task in ended)
+    ages = [age for follower in following for age in follower.result()]
+    return [
+        at_share(0.5, "ms", ages, name="line at its follower"),
+        at_share(0.99, "ms", ages, name="line at its follower", target=TARGET),
+        alone("slowest line", "ms", [max(ages)]),
+        alone("lines that did not come", "lines", [followers * lines - len(ages)], target=at_most(0, of="value")),
+    ]
+
+
+async def _until_all_run(client: styx.AsyncClient, task_ids: Sequence[str]) -> None:
+    waiting = set(task_ids)
+    async with aclosing(client.watch(task_ids)) as updates:
+        while waiting:
+            update = await anext(updates)
+            waiting -= {task.id for task in update.tasks if task.state is TaskState.RUNNING}
+    await asyncio.sleep(_SETTLE_SECONDS)
+
+
+async def _ages(client: styx.AsyncClient, task_id: str) -> list[float]:
+    """Milliseconds from the writing of each line until all of it was here."""
+    ages: list[float] = []
+    rest = b""
+    async for chunk in client.logs(task_id, follow=True, stream="stdout"):
+        now = time.monotonic_ns()
+        *lines, rest = (rest + chunk.data).split(b"\n")
+        ages += [(now - int(line.split(b" ", 1)[0])) / 1e6 for line in lines]
+    return ages
+
+
+SCENARIO = Scenario(
+    name="logs_many",
+    measures=f"{TASKS} tasks that each print {LINES_PER_SECOND} lines of {LINE_BYTES} bytes a second for {SECONDS} s, "
+    f"{FOLLOWERS} of them followed: how soon each line is with its follower.",
+    run=run,
+)
