@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from benchmarks.figures import Cost
+from benchmarks.figures import Cost, Usage
+from benchmarks.floors.database import Database, running_database
 from benchmarks.floors.process import FloorProcess, running_floor
+from benchmarks.processes import together
 from benchmarks.stack import Stack, running_stack
 
 
@@ -19,6 +22,14 @@ class Turns:
 
     floor: list[float] = field(default_factory=list)
     styx: list[float] = field(default_factory=list)
+
+
+class AtWork(Protocol):
+    """Processes that can be asked what they have used so far."""
+
+    def usage(self) -> Usage:
+        """By role."""
+        ...
 
 
 class Bench:
@@ -68,13 +79,9 @@ class Bench:
         """A floor as a process: `benchmarks.floors.MODULE`."""
         return running_floor(module, *words)
 
-    @asynccontextmanager
-    async def database(self) -> AsyncIterator[str]:
-        """The URL of an empty database for floors, in a cluster of its own that is set as a server's is."""
-        from benchmarks.floors.database import running_database
-
-        async with running_database(self._fresh("floor")) as url:
-            yield url
+    def database(self) -> AbstractAsyncContextManager[Database]:
+        """An empty database for floors, in a cluster of its own that is set as a server's is."""
+        return running_database(self._fresh("floor"))
 
     async def turns(
         self, times: int, *, floor: Callable[[], Awaitable[float]], styx: Callable[[], Awaitable[float]], what: str = ""
@@ -96,11 +103,12 @@ class Bench:
         return seen
 
     @asynccontextmanager
-    async def costing(self, stack: Stack, name: str, *, unit: str, count: float) -> AsyncIterator[None]:
-        """Writes down what the processes of a stack use during the block, for each of `count` units."""
-        before = stack.usage()
+    async def costing(self, *at_work: AtWork, name: str, unit: str, count: float) -> AsyncIterator[None]:
+        """Writes down what the processes at work use during the block, for each of `count` units."""
+        before = together(each.usage() for each in at_work)
         yield
-        self.costs.append(Cost(name=name, unit=unit, count=count, usage=stack.usage().since(before)))
+        usage = together(each.usage() for each in at_work).since(before)
+        self.costs.append(Cost(name=name, unit=unit, count=count, usage=usage))
 
     def _fresh(self, kind: str) -> Path:
         self._made += 1

@@ -96,13 +96,11 @@ def role_by_command(command: str) -> str | None:
     return "postgres" if program.endswith("postgres") or program == "postgres:" else None
 
 
-def roles_below(
-    root: int, table: Mapping[int, Process], command_of: Callable[[int], str], root_role: str
-) -> dict[int, str]:
-    """The role of each process of a tree. What a supervisor starts are tasks."""
+def roles_below(root: int, table: Mapping[int, Process], command_of: Callable[[int], str]) -> dict[int, str]:
+    """The role of each process of a tree that `styx up` is the root of. What a supervisor starts are tasks."""
     roles: dict[int, str] = {}
     for process in below(root, table):
-        inherited = roles.get(process.parent, root_role)
+        inherited = roles.get(process.parent, "up")
         told = role_by_command(command_of(process.pid))
         roles[process.pid] = told or ("tasks" if inherited == "supervisor" else inherited)
     return roles
@@ -119,10 +117,16 @@ def add_up(table: Mapping[int, Process], roles: Mapping[int, str], memory_of: Ca
     return Usage(cpu_seconds=dict(cpu), peak_bytes={role: _together(each) for role, each in memory.items()})
 
 
-def usage_below(root: int, root_role: str) -> Usage:
-    """What a tree has used."""
+def usage_of_stack(root: int) -> Usage:
+    """What the tree below a `styx up` has used."""
     table = process_table()
-    return add_up(table, roles_below(root, table, command_of, root_role), memory_of)
+    return add_up(table, roles_below(root, table, command_of), memory_of)
+
+
+def usage_below(root: int, role: str) -> Usage:
+    """What a tree has used, all of it in one role."""
+    table = process_table()
+    return add_up(table, {process.pid: role for process in below(root, table)}, memory_of)
 
 
 def usage_of(pid: int, role: str) -> Usage:

@@ -9,7 +9,7 @@ from benchmarks.results import FigureKey, Outcome
 from styx_cli.tables import Cell, draw
 
 _FIGURE_TITLES = ("SCENARIO", "FIGURE", "STYX", "FLOOR", "RATIO", "TARGET", "REACHED", "LAST")
-_ROLES = ("server", "postgres", "link", "supervisor", "tasks", "client")
+_ROLES = ("server", "postgres", "link", "supervisor", "tasks", "client", "floor")
 _REACHED = {None: Cell("-", "dim"), True: Cell("yes", "green"), False: Cell("no", "red")}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import styx
 from benchmarks.figures import Usage
-from benchmarks.processes import together, usage_below, usage_of
+from benchmarks.processes import together, usage_of, usage_of_stack
 from styx_cli.local.folder import LocalFolder, tail
 
 BIN = Path(sys.executable).parent
@@ -58,7 +58,7 @@ class Stack:
         """What its processes have used so far, by role; this process is the client."""
         assert self._up is not None
         others = [usage_of(pid, role) for pid, role in self._others.items()]
-        return together([usage_below(self._up.pid, "up"), *others])
+        return together([usage_of_stack(self._up.pid), *others])
 
     async def start(self, *words: str) -> None:
         """Starts it; returns when it is ready.

@@ -11,6 +11,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Usage
+from benchmarks.processes import usage_below
+
 _ROOT = Path(__file__).resolve().parents[2]
 _LONGEST_LINE = 64 << 20
 
@@ -30,6 +33,10 @@ class FloorProcess:
     def pid(self) -> int:
         """Its process."""
         return self._process.pid
+
+    def usage(self) -> Usage:
+        """What it has used so far, and what it started."""
+        return usage_below(self.pid, "floor")
 
     async def ask(self, **question: Any) -> dict[str, Any]:
         """Has it do its work once; returns what it says about it."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 import styx
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, seconds_of
 from benchmarks.figures import Figure, Scenario, at_least, paired
-from benchmarks.stack import Stack
 
 TASKS = 10_000
 ARGV = ["/bin/true"]
@@ -31,23 +29,21 @@ async def _with_slots(bench: Bench, slots: int, tasks: int) -> Figure:
         await _through(client, _WARM_UP)
 
         async def floor_rate() -> float:
-            answer = await floor.ask(argv=ARGV, count=tasks, at_once=slots)
+            async with bench.costing(floor, name=f"{slots} slots, floor", unit="task", count=tasks):
+                answer = await floor.ask(argv=ARGV, count=tasks, at_once=slots)
             return tasks / float(answer["seconds"])
+
+        async def styx_rate() -> float:
+            async with bench.costing(stack, name=f"{slots} slots", unit="task", count=tasks):
+                return tasks / await seconds_of(_through(client, tasks))
 
         turns = await bench.turns(
             bench.repeats(_REPEATS),
             floor=floor_rate,
-            styx=lambda: _rate(bench, stack, client, tasks),
+            styx=styx_rate,
             what=f"{slots} slots, tasks/s",
         )
     return paired(f"{slots} slots", "tasks/s", turns.styx, turns.floor, target=TARGET)
-
-
-async def _rate(bench: Bench, stack: Stack, client: styx.AsyncClient, tasks: int) -> float:
-    async with bench.costing(stack, f"{stack.env['STYX_AGENT_CPUS']} slots", unit="task", count=tasks):
-        began = time.perf_counter()
-        await _through(client, tasks)
-        return tasks / (time.perf_counter() - began)
 
 
 async def _through(client: styx.AsyncClient, tasks: int) -> None:
