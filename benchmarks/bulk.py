@@ -47,10 +47,19 @@ class Bulk:
 
     def _request(self, size: int) -> bytes:
         if size not in self._made:
-            specs = [tasks_pb2.TaskSpec(argv=["/bin/true"])] * size
-            self._made[size] = pb.SubmitTasksRequest(specs=specs, namespace=self._namespace).SerializeToString()
-        # Messages on the wire may be put together by putting their bytes together.
-        return self._made[size] + pb.SubmitTasksRequest(request_id=str(uuid4())).SerializeToString()
+            self._made[size] = equal_tasks(size, self._namespace)
+        return with_id(self._made[size], str(uuid4()))
+
+
+def equal_tasks(count: int, namespace: str) -> bytes:
+    """A request for so many tasks of `/bin/true`, as it goes over the wire, without an id."""
+    specs = [tasks_pb2.TaskSpec(argv=["/bin/true"])] * count
+    return pb.SubmitTasksRequest(specs=specs, namespace=namespace).SerializeToString()
+
+
+def with_id(request: bytes, request_id: str) -> bytes:
+    """The same request with an id: messages on the wire are put together by putting their bytes together."""
+    return request + pb.SubmitTasksRequest(request_id=request_id).SerializeToString()
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ def main() -> None:
     for number in range(lines):
         due = begin + number * 1_000_000_000 // per_second
         time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
-        os.write(1, b"%-99s\n" % b"%d line %d" % (time.monotonic_ns(), number))
+        os.write(1, b"%-99s\n" % (b"%d line %d" % (time.monotonic_ns(), number)))
 
 
 main()

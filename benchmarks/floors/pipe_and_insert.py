@@ -17,20 +17,29 @@ import asyncpg
 import zstandard
 
 from benchmarks.floors.answering import Answer, answer_all, timed
-from styx_server.store.database import migrate_database
 
 _CHUNK_BYTES = 256 * 1024
 _CHUNKS_PER_COPY = 16
 _TABLE = """
-drop table if exists floor;
-create table floor (like log_chunks including defaults including storage);
+drop table if exists chunks;
+create table chunks (
+    task_id bigint not null,
+    start_offset bigint not null,
+    time timestamptz not null,
+    attempt integer not null,
+    length integer not null,
+    stream smallint not null,
+    codec smallint not null,
+    times bytea not null default '',
+    data bytea not null
+);
+alter table chunks alter column data set storage external;
 """
 _COLUMNS = ["task_id", "attempt", "stream", "start_offset", "length", "codec", "data", "time"]
 
 
 async def main(url: str, path: str) -> None:
     """Answers questions: the file `times` times."""
-    await migrate_database(dsn=url)
     connection = await asyncpg.connect(url)
     content = await asyncio.to_thread(Path(path).read_bytes)
     packer = zstandard.ZstdCompressor(level=1)
@@ -42,6 +51,7 @@ async def main(url: str, path: str) -> None:
         return await timed(_both(connection, path, chunks, question["times"]))
 
     await answer_all(work, packed_bytes=sum(len(packed) for _, packed in chunks))
+    await connection.close()
 
 
 async def _both(connection: asyncpg.Connection, path: str, chunks: list[tuple[int, bytes]], times: int) -> None:
@@ -64,7 +74,7 @@ async def _insert(connection: asyncpg.Connection, chunks: list[tuple[int, bytes]
         for length, packed in batch:
             rows.append((1, 1, 1, position, length, 2, packed, datetime.now(UTC)))
             position += length
-        await connection.copy_records_to_table("floor", columns=_COLUMNS, records=rows)
+        await connection.copy_records_to_table("chunks", columns=_COLUMNS, records=rows)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ async def _idle(bench: Bench, stack: Stack, agents: int) -> float:
     """How many cores the server takes for beats."""
     seconds = bench.scaled(IDLE_SECONDS)
     before = stack.usage()
-    async with bench.costing(stack, "idle", unit="agent and minute", count=agents * seconds / 60):
+    async with bench.costing(stack, name="idle", unit="agent and minute", count=agents * seconds / 60):
         await asyncio.sleep(seconds)
     return stack.usage().since(before).cpu_seconds["server"] / seconds
 
@@ -57,7 +57,7 @@ async def _loaded(bench: Bench, stack: Stack, crew: RunningCrew) -> list[int]:
     submitted: dict[str, int] = {}
     async with (
         stack.client() as client,
-        bench.costing(stack, f"{TASKS_PER_SECOND} tasks/s", unit="task", count=count),
+        bench.costing(stack, name=f"{TASKS_PER_SECOND} tasks/s", unit="task", count=count),
         asyncio.TaskGroup() as group,
     ):
         await client.server_info()

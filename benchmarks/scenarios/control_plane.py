@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, seconds_of
 from benchmarks.bulk import Bulk, bulk
 from benchmarks.crews.running import CrewSettings, RunningCrew, running_crew
 from benchmarks.figures import Figure, Scenario, at_least, paired
@@ -28,29 +27,28 @@ async def run(bench: Bench) -> Sequence[Figure]:
         bench.stack(agents=0) as stack,
         running_crew(stack, _CREW) as crew,
         bulk(stack) as submitter,
-        bench.database() as url,
-        bench.floor("copy_and_update", url) as floor,
+        bench.database() as database,
+        bench.floor("copy_and_update", database.url) as floor,
     ):
         await _through(crew, submitter, min(tasks, _WARM_UP))
 
         async def floor_rate() -> float:
-            answer = await floor.ask(count=tasks, batch=min(tasks, BATCH))
+            async with bench.costing(floor, database, name="floor", unit="task", count=tasks):
+                answer = await floor.ask(batches=max(1, tasks // BATCH), batch=min(tasks, BATCH))
             return tasks / float(answer["seconds"])
 
         async def styx_rate() -> float:
-            async with bench.costing(stack, "through the control plane", unit="task", count=tasks):
-                return tasks / await _through(crew, submitter, tasks)
+            async with bench.costing(stack, name="through the control plane", unit="task", count=tasks):
+                return tasks / await seconds_of(_through(crew, submitter, tasks))
 
         turns = await bench.turns(bench.repeats(_REPEATS), floor=floor_rate, styx=styx_rate, what="tasks/s")
     return [paired("tasks through", "tasks/s", turns.styx, turns.floor, target=TARGET)]
 
 
-async def _through(crew: RunningCrew, submitter: Bulk, tasks: int) -> float:
-    began = time.perf_counter()
+async def _through(crew: RunningCrew, submitter: Bulk, tasks: int) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(crew.let(tasks))
         group.create_task(submitter.submit(tasks, batch=BATCH, at_once=_SUBMITS_AT_ONCE))
-    return time.perf_counter() - began
 
 
 SCENARIO = Scenario(

@@ -36,13 +36,13 @@ async def run(bench: Bench) -> Sequence[Figure]:
         bulk(long) as long_submitter,
     ):
         await short_submitter.submit(shallow)
-        async with bench.costing(long, "submit", unit="task", count=deep):
+        async with bench.costing(long, name="submit", unit="task", count=deep):
             await long_submitter.submit(deep)
         bench.say(f"{deep:,} tasks wait")
 
         async def rate(stack: Stack, crew: RunningCrew, submitter: Bulk, name: str) -> float:
             await submitter.submit(taken)
-            async with bench.costing(stack, f"take from {name}", unit="task", count=taken):
+            async with bench.costing(stack, name=f"take from {name}", unit="task", count=taken):
                 return taken / await crew.let(taken)
 
         turns = await bench.turns(

@@ -35,7 +35,9 @@ async def run(bench: Bench) -> Sequence[Figure]:
             following = [group.create_task(_ages(client, task_id)) for task_id in task_ids[:followers]]
             await _until_all_run(client, task_ids)
             with opened(gate):
-                async with bench.costing(stack, f"{tasks} tasks talk", unit="1,000 lines", count=tasks * lines / 1000):
+                async with bench.costing(
+                    stack, name=f"{tasks} tasks talk", unit="1,000 lines", count=tasks * lines / 1000
+                ):
                     await asyncio.sleep(SECONDS)
                 ended = await client.wait_all(task_ids)
     assert all(task.state is TaskState.SUCCEEDED for task in ended)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import styx
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, seconds_of
 from benchmarks.figures import Figure, Scenario, alone, at_least, at_most, paired
 from benchmarks.output import FILE_LINES, LINE_BYTES, write_lines
 
@@ -25,17 +24,18 @@ async def run(bench: Bench) -> Sequence[Figure]:
     async with (
         bench.stack() as stack,
         stack.client() as client,
-        bench.database() as url,
-        bench.floor("pipe_and_insert", url, str(path)) as floor,
+        bench.database() as database,
+        bench.floor("pipe_and_insert", database.url, str(path)) as floor,
     ):
         bench.say(f"compressed, it is 1/{size / TIMES / floor.said['packed_bytes']:.1f}")
 
         async def floor_rate() -> float:
-            return size / _MB / float((await floor.ask(times=TIMES))["seconds"])
+            async with bench.costing(floor, database, name="floor", unit="MB", count=size / _MB):
+                return size / _MB / float((await floor.ask(times=TIMES))["seconds"])
 
         async def styx_rate() -> float:
-            async with bench.costing(stack, "follow", unit="MB", count=size / _MB):
-                return size / _MB / await _follow(client, ["cat", *[str(path)] * TIMES], size)
+            async with bench.costing(stack, name="follow", unit="MB", count=size / _MB):
+                return size / _MB / await seconds_of(_follow(client, ["cat", *[str(path)] * TIMES], size))
 
         turns = await bench.turns(bench.repeats(_REPEATS), floor=floor_rate, styx=styx_rate, what="MB/s")
         peaks = stack.usage().peak_bytes
@@ -46,15 +46,13 @@ async def run(bench: Bench) -> Sequence[Figure]:
     ]
 
 
-async def _follow(client: styx.AsyncClient, argv: Sequence[str], size: int) -> float:
-    """Seconds from the submit until the last byte has come; that each has come is the business of other tests."""
-    began = time.perf_counter()
+async def _follow(client: styx.AsyncClient, argv: Sequence[str], size: int) -> None:
+    """Submits, and returns when the last byte has come. Whether they are the right ones is the business of tests."""
     task_id = await client.submit_task(argv)
     came = 0
     async for chunk in client.logs(task_id, follow=True):
         came += len(chunk.data)
     assert came == size, f"{came:,} of {size:,} bytes came"
-    return time.perf_counter() - began
 
 
 SCENARIO = Scenario(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
 from tests.support.light_answers import Answers, Tally
@@ -39,11 +41,24 @@ def test_what_lasts_is_told_of_twice() -> None:
     started = answers.take_news(10, SECOND)
     assert told(started) == [(1, 101, "RUNNING")]
     answers.stored(started)
-    assert answers.next_due() == 3 * SECOND
-    answers.pass_time(3 * SECOND - 1)
+    due = answers.next_due()
+    assert due is not None
+    assert 2 * SECOND <= due < 4 * SECOND
+    answers.pass_time(due - 1)
     assert not answers.has_news
-    answers.pass_time(3 * SECOND)
-    assert told(answers.take_news(10, 3 * SECOND)) == [(1, 101, "ENDED")]
+    answers.pass_time(due)
+    assert told(answers.take_news(10, due)) == [(1, 101, "ENDED")]
+
+
+def test_what_started_together_does_not_end_together() -> None:
+    answers = Answers(Tally(), 2 * SECOND)
+    answers.assign(orders(*range(1, 101)), 0)
+    answers.take_news(1000, 0)
+    ended = []
+    for now in range(SECOND, 3 * SECOND + 1, SECOND // 10):
+        answers.pass_time(now)
+        ended.append(len(answers.take_news(1000, now).attempts))
+    assert (sum(ended), max(ended)) == (100, pytest.approx(5, abs=3))
 
 
 def test_behind_a_closed_gate_attempts_are_held_and_named_in_beats() -> None:

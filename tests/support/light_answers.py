@@ -10,6 +10,7 @@ of once, start and end together. Next: `light_session.py`, which tells it.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -27,11 +28,15 @@ _ENDED = wire.AttemptReport(
 )
 
 
+_SPREAD = 2_654_435_761
+"""Odd, and far from all powers of two: its multiples lie evenly in 32 bits."""
+
+
 class _Attempt(NamedTuple):
+    due_micros: int
     fence: int
     task_id: int
     number: int
-    due_micros: int
 
 
 class Tally:
@@ -81,14 +86,15 @@ class Answers:
     """The attempts of one agent.
 
     Args:
-        hold_micros: how long each lasts; 0: it has ended when it has started.
+        hold_micros: how long they last, give or take a half: those that started together must not end together. 0: each
+            has ended when it has started.
     """
 
     def __init__(self, tally: Tally, hold_micros: int = 0) -> None:
         self._tally = tally
         self._hold_micros = hold_micros
         self._starts: deque[_Attempt] = deque()
-        self._later: deque[_Attempt] = deque()
+        self._later: list[_Attempt] = []
         self._over: deque[_Attempt] = deque()
         self._told: dict[int, _Attempt] = {}
 
@@ -99,13 +105,14 @@ class Answers:
 
     def assign(self, orders: Sequence[wire.Assignment], now: int) -> None:
         """New attempts; none ever comes twice, because sessions are not lost while speed is measured."""
-        new = [_Attempt(order.fence, order.task_id, order.attempt, now + self._hold_micros) for order in orders]
         self._tally.came(orders, now)
-        if self._hold_micros:
-            self._starts.extend(new)
-            self._later.extend(new)
-        else:
-            self._over.extend(new)
+        for order in orders:
+            attempt = _Attempt(now + self._hold(order.fence), order.fence, order.task_id, order.attempt)
+            if self._hold_micros:
+                self._starts.append(attempt)
+                heapq.heappush(self._later, attempt)
+            else:
+                self._over.append(attempt)
 
     def obey(self, verdict: wire.Verdict, now: int) -> None:
         """What the server makes of an attempt that Hello listed."""
@@ -117,7 +124,7 @@ class Answers:
     def stop(self, fence: int, now: int) -> None:
         """The server wants an end."""
         self._over.extend(each for each in self._later if each.fence == fence)
-        self._later = deque(each for each in self._later if each.fence != fence)
+        self._later = sorted(each for each in self._later if each.fence != fence)
 
     def disown(self, fences: Iterable[int]) -> None:
         """The server says that these are not this agent's (any more)."""
@@ -139,7 +146,7 @@ class Answers:
     def pass_time(self, now: int) -> None:
         """Ends what has lasted long enough."""
         while self._later and self._later[0].due_micros <= now:
-            self._over.append(self._later.popleft())
+            self._over.append(heapq.heappop(self._later))
 
     def release(self, now: int) -> None:
         """Ends all that lives; what comes later ends at once."""
@@ -150,6 +157,9 @@ class Answers:
     def next_due(self) -> int | None:
         """When the next attempt ends by itself."""
         return self._later[0].due_micros if self._later else None
+
+    def _hold(self, fence: int) -> int:
+        return self._hold_micros // 2 + self._hold_micros * (fence * _SPREAD % 2**32) // 2**32
 
     # What is said about it.
 
