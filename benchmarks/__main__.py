@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks import machine, report, results
 from benchmarks.catalog import UnknownScenario, choose
@@ -24,7 +25,7 @@ from benchmarks.results import Outcome
 from tools.leftovers import leftovers
 
 _ROOT = Path(__file__).resolve().parents[1]
-_LATEST = _ROOT / "build" / "bench" / "latest.json"
+_LATEST = Path("build") / "bench" / "latest.json"
 _PATIENCE_SECONDS = 900.0
 _STOP_SECONDS = 120.0
 
@@ -42,7 +43,7 @@ def main() -> int:
             print(f"{scenario.name:<15} {scenario.measures}")
         return 0
     began = time.monotonic()
-    before: dict[str, object] = {
+    before: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "scale": told.scale,
         "machine": machine.facts(),
@@ -50,7 +51,8 @@ def main() -> int:
     }
     outcomes = [_run(scenario, told) for scenario in scenarios]
     _print(outcomes)
-    place = _write(before | {"scenarios": [results.encode(outcome) for outcome in outcomes]}, save=told.save)
+    place = _saved_place(before) if told.save else told.output
+    _write(before | {"scenarios": [results.encode(outcome) for outcome in outcomes]}, place)
     print(f"\n{len(outcomes)} scenarios in {time.monotonic() - began:.0f} s; all of it is in {place}")
     if told.scale != 1:
         print(f"Everything was scaled by {told.scale:g}: no figure here says whether its target is reached.")
@@ -62,6 +64,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="NAME[,NAME...]", help="these scenarios; default: all")
     parser.add_argument("--repeats", type=int, metavar="N", help="instead of the usual number of each scenario")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="so much of the work; for a quick look")
+    parser.add_argument(
+        "--output", type=Path, default=_LATEST, metavar="FILE", help="for the JSON; default: %(default)s"
+    )
     parser.add_argument("--list", action="store_true", help="say what there is, and measure nothing")
     parser.add_argument("--save", action="store_true", help="write the result to benchmarks/results/, to be committed")
     told = parser.parse_args()
@@ -125,18 +130,19 @@ def _print(outcomes: Sequence[Outcome]) -> None:
         report.costs_table(outcomes, colored=colored),
         report.words_about_load(outcomes),
     ):
-        print("\n" + "\n".join(lines))
+        if lines:
+            print("\n" + "\n".join(lines))
 
 
-def _write(document: dict[str, object], *, save: bool) -> Path:
-    """Writes the result; `save` where committed ones are, under a name that sorts by time."""
-    place = _LATEST
-    if save:
-        versions = machine.versions()
-        place = results.FOLDER / f"{datetime.now(UTC):%Y-%m-%d-%H%M}-{versions['commit'].rstrip('+')}.json"
+def _saved_place(document: Mapping[str, Any]) -> Path:
+    """Where committed results are, under a name that sorts by time."""
+    moment = datetime.fromisoformat(document["time"])
+    return results.FOLDER / f"{moment:%Y-%m-%d-%H%M}-{document['versions']['commit'].rstrip('+')}.json"
+
+
+def _write(document: Mapping[str, Any], place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(document, separators=(",", ":")) + "\n")
-    return place.relative_to(_ROOT)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +15,11 @@ from benchmarks.floors.database import Database, running_database
 from benchmarks.floors.process import FloorProcess, running_floor
 from benchmarks.processes import together
 from benchmarks.stack import Stack, running_stack
+
+Measure = Callable[[], Awaitable[float]]
+
+IDLE_SECONDS = 0.01
+"""Long enough for a system to be idle again after one task."""
 
 
 @dataclass(slots=True)
@@ -84,7 +90,7 @@ class Bench:
         return running_database(self._fresh("floor"))
 
     async def turns(
-        self, times: int, *, floor: Callable[[], Awaitable[float]], styx: Callable[[], Awaitable[float]], what: str = ""
+        self, times: int, *, floor: Measure, styx: Measure, what: str = "", pause_seconds: float = 0.0
     ) -> Turns:
         """Lets floor and Styx take turns, so that whatever disturbs the one disturbs the other.
 
@@ -93,10 +99,13 @@ class Bench:
             floor: one measurement of the floor.
             styx: one measurement of Styx.
             what: tells of each turn; empty: silent, for turns that are short and many.
+            pause_seconds: between two turns, so that what the one still has to do does not disturb the other.
         """
         seen = Turns()
         for number in range(1, times + 1):
+            await asyncio.sleep(pause_seconds)
             seen.floor.append(await floor())
+            await asyncio.sleep(pause_seconds)
             seen.styx.append(await styx())
             if what:
                 self.say(f"{what}, {number} of {times}: floor {seen.floor[-1]:.4g}, Styx {seen.styx[-1]:.4g}")

@@ -54,8 +54,8 @@ def decode(data: Mapping[str, Any]) -> Outcome:
         scenario=data["scenario"],
         error=data["error"],
         load=Load(**data["load"]) if data["load"] else None,
-        figures=[_to_figure(each) for each in data["figures"]],
-        costs=[_to_cost(each) for each in data["costs"]],
+        figures=tuple(_to_figure(each) for each in data["figures"]),
+        costs=tuple(_to_cost(each) for each in data["costs"]),
     )
 
 

@@ -50,6 +50,12 @@ class Stack:
         assert record is not None
         return record.http
 
+    def grpc_address(self) -> str:
+        """Where its first server speaks gRPC, as `host:port`."""
+        record = self.folder.read_record()
+        assert record is not None
+        return record.grpc
+
     def count_in(self, pid: int, role: str) -> None:
         """Another process that is part of the work, for example one full of agents."""
         self._others[pid] = role

@@ -26,7 +26,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
 
 async def _with_slots(bench: Bench, slots: int, tasks: int) -> Figure:
     async with bench.stack(slots=slots) as stack, bench.floor("spawn") as floor, stack.client() as client:
-        await _through(client, _WARM_UP)
+        await _through(client, min(tasks, _WARM_UP))
 
         async def floor_rate() -> float:
             async with bench.costing(floor, name=f"{slots} slots, floor", unit="task", count=tasks):
