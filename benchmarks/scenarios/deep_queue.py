@@ -13,7 +13,7 @@ from benchmarks.stack import Stack
 DEEP = 1_000_000
 SHALLOW = 10_000
 # So many are put behind the others before each repetition, and taken from the front in it.
-TAKEN = 10_000
+TAKEN = 20_000
 TARGET = at_least(0.85)
 # The window of the queue that a leader has in memory is 50,000 tasks; this is what they, and a hundred thousand ended
 # tasks in its caches, may take.

@@ -46,6 +46,7 @@ class CrewPlan:
         cpus: what each agent offers; a task needs one unless it says otherwise.
         hold_seconds: how long each attempt lasts; None: until `Crew.release`.
         joins_per_second: how quickly the first dials follow one another.
+        joins_at_once: how many of them are under way at a time: as quick as the server is, and no storm. None: all.
     """
 
     urls: tuple[str, ...]
@@ -54,6 +55,7 @@ class CrewPlan:
     cpus: float = 1.0
     hold_seconds: float | None = None
     joins_per_second: float = 100.0
+    joins_at_once: int | None = None
 
     @property
     def hold_micros(self) -> int | None:
@@ -94,6 +96,7 @@ class Crew:
         self.sheet = Sheet()
         self.make_holder: Callable[[], Holder] = holder or (lambda: Holdings(self.sheet, plan.hold_micros))
         self.agents = [LightAgent(number, self) for number in range(1, plan.agents + 1)]
+        self.doors = asyncio.Semaphore(plan.joins_at_once or plan.agents)
         self.finders = ThreadPoolExecutor(_DISCOVERIES_AT_ONCE, thread_name_prefix="find")
 
     async def run(self) -> None:
@@ -158,6 +161,7 @@ class LightAgent:
         self._secret = ids.new_secret()
         self._agent_id = 0
         self._epoch = 0
+        self._is_in = False
         self._session: LightSession | None = None
 
     @property
@@ -179,6 +183,7 @@ class LightAgent:
         """Holds sessions until it is cancelled. The waits are those of `Link.run`."""
         failures = 0
         await clock.sleep(ids.within(self._crew.plan.agents / self._crew.plan.joins_per_second))
+        await self._crew.doors.acquire()
         while True:
             url = self._rotation.order()[0]
             pause = ids.within(link._wait_bound(failures // len(self._rotation.places)))
@@ -217,6 +222,9 @@ class LightAgent:
                 self.opened_micros = now
             case Step.LEASED:
                 self.leased_micros = self.leased_micros or now
+                if not self._is_in:
+                    self._is_in = True
+                    self._crew.doors.release()
 
     async def _join(self, stub: Any) -> None:
         digest = hashlib.sha256(self._secret.encode()).digest()
