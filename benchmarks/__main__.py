@@ -26,7 +26,7 @@ from tools.leftovers import leftovers
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LATEST = Path("build") / "bench" / "latest.json"
-_PATIENCE_SECONDS = 900.0
+_PATIENCE_SECONDS = 1800.0
 _STOP_SECONDS = 120.0
 
 
@@ -42,6 +42,7 @@ def main() -> int:
         for scenario in scenarios:
             print(f"{scenario.name:<15} {scenario.measures}")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     before: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -84,7 +85,8 @@ def _run(scenario: Scenario, told: argparse.Namespace) -> Outcome:
     try:
         words = [scenario.name, str(folder), f"--scale={told.scale}"]
         words += [f"--repeats={told.repeats}"] if told.repeats else []
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.one", *words], cwd=_ROOT)
+        # In a session of its own: Ctrl-C in the terminal is ours to answer, once.
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.one", *words], cwd=_ROOT, start_new_session=True)
         _wait(process)
         load = meter.read()
         answer = folder / ANSWER
@@ -104,14 +106,16 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait(_PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         print(f"not over after {_PATIENCE_SECONDS:.0f} s; stopped", file=sys.stderr)
+        process.terminate()
+    except BaseException:
+        process.terminate()
+        raise
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _sweep(folder: Path) -> None:
@@ -146,4 +150,7 @@ def _write(document: Mapping[str, Any], place: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was written")

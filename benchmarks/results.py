@@ -73,10 +73,14 @@ def earlier_figures(documents: Iterable[Mapping[str, Any]]) -> dict[FigureKey, f
 def committed() -> list[dict[str, Any]]:
     """All committed results, the newest first."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--", "*.json"], cwd=FOLDER, capture_output=True, text=True, check=False
+        ["git", "ls-files", "-z", "--", f"{FOLDER.name}/*.json"],
+        cwd=FOLDER.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    names = sorted(filter(None, listed.stdout.split("\0")), reverse=True)
-    return [json.loads((FOLDER / name).read_text()) for name in names if (FOLDER / name).exists()]
+    places = [FOLDER.parent / name for name in sorted(listed.stdout.split("\0"), reverse=True) if name]
+    return [json.loads(place.read_text()) for place in places if place.exists()]
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

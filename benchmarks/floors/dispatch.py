@@ -54,7 +54,7 @@ async def main(url: str) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await answer_all(_nothing, port=port)
-    await server.stop(None)
+    await server.stop(1.0)
 
 
 async def _nothing(_question: dict[str, Any]) -> dict[str, Any]:

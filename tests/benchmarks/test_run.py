@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure, Scenario
 from benchmarks.one import run_one
+from tests.support.until import until
 from tools.leftovers import leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +38,25 @@ def test_a_run_measures_floor_and_styx_and_leaves_nothing(tmp_path: Path) -> Non
     styx = next(cost for cost in outcome["costs"] if cost["name"] == "2 slots")
     assert {"server", "postgres", "link", "supervisor", "tasks", "client"} <= styx["usage"]["cpu_seconds"].keys()
     assert styx["usage"]["peak_bytes"]["server"] > 1 << 20
+
+
+def test_a_run_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "--only", "submit", "--output", str(tmp_path / "result.json")],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        until(lambda: any(tmp_path.glob("styx-bench-*/styx1/endpoint.json")), "a server is up", seconds=60)
+        running.send_signal(signal.SIGTERM)
+        _, talk = running.communicate()
+    assert running.returncode == 1
+    assert "stopped; nothing was written" in talk
+    assert "left by the scenario" not in talk
+    assert leftovers(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_goes_wrong_in_a_scenario_is_its_outcome_and_what_it_started_is_stopped(tmp_path: Path) -> None:
