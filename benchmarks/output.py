@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 LINE_BYTES = 100
@@ -31,9 +32,24 @@ def _line(number: int, dice: random.Random) -> str:
     return f"{text:<{LINE_BYTES - 1}}\n"
 
 
-def talker(gate: Path, *, lines: int, per_second: int) -> Sequence[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """What a talking task prints."""
+
+    writes: int
+    lines_per_write: int
+    writes_per_second: int
+
+    @property
+    def lines(self) -> int:
+        """How many in all."""
+        return self.writes * self.lines_per_write
+
+
+def talker(gate: Path, talk: Talk) -> Sequence[str]:
     """The command of a task that prints lines at a steady rate, from the moment when its gate is opened."""
-    return [sys.executable, "-I", "-S", str(_TALKER), str(gate), str(lines), str(per_second)]
+    numbers = (talk.writes, talk.lines_per_write, talk.writes_per_second)
+    return [sys.executable, "-I", "-S", str(_TALKER), str(gate), *map(str, numbers)]
 
 
 @contextmanager

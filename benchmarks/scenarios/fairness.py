@@ -19,6 +19,7 @@ TARGET = at_most(2)
 _SPARE = 60_000
 # Each submits ten tasks; a p99 needs a few hundred of them.
 _REPEATS = 30
+_WARM_UP = 3
 _GAP_SECONDS = 0.2
 # Tasks last a second, so that a thousand slots come free a thousand times a second and the crowd takes all of them:
 # a busy cluster, and a server that is not.
@@ -34,9 +35,11 @@ async def run(bench: Bench) -> Sequence[Figure]:
         styx.AsyncClient(data_dir=stack.data_dir, namespace="few") as client,
         bulk(stack, "crowd") as submitter,
     ):
+        await _spans(client, crew, _WARM_UP)
         quiet = await _spans(client, crew, repeats)
         await submitter.submit(bench.scaled(CROWD + _SPARE))
         bench.say("the crowd waits")
+        await _spans(client, crew, _WARM_UP)
         busy = await _spans(client, crew, repeats)
     return [
         at_share(0.5, "ms", busy, quiet, name="start of ten"),

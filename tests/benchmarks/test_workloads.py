@@ -9,7 +9,7 @@ from pathlib import Path
 import zstandard
 
 from benchmarks.bulk import equal_tasks, with_id
-from benchmarks.output import LINE_BYTES, opened, talker, write_lines
+from benchmarks.output import LINE_BYTES, Talk, opened, talker, write_lines
 from styx.v1 import styx_service_pb2 as pb
 
 
@@ -37,10 +37,12 @@ def test_lines_can_be_compressed_as_logs_can(tmp_path: Path) -> None:
 def test_a_talker_waits_for_its_gate_and_tells_when_each_line_was_written(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    with subprocess.Popen(talker(gate, lines=3, per_second=1000), stdout=subprocess.PIPE) as talking, opened(gate):
+    talk = Talk(writes=2, lines_per_write=3, writes_per_second=1000)
+    with subprocess.Popen(talker(gate, talk), stdout=subprocess.PIPE) as talking, opened(gate):
         out, _ = talking.communicate(timeout=60)
     lines = out.splitlines(keepends=True)
-    assert [len(line) for line in lines] == [LINE_BYTES] * 3
+    assert [len(line) for line in lines] == [LINE_BYTES] * talk.lines
     times = [int(line.split()[0]) for line in lines]
     assert times == sorted(times)
-    assert [line.split()[2] for line in lines] == [b"0", b"1", b"2"]
+    assert len(set(times)) == talk.writes
+    assert [line.split()[2] for line in lines] == [b"%d" % number for number in range(talk.lines)]
