@@ -13,7 +13,7 @@ from uuid import uuid4
 import grpc.aio
 
 from benchmarks.stack import Stack
-from styx.locate import read_endpoint, read_token
+from styx.locate import read_token
 from styx.v1 import styx_service_pb2 as pb
 from styx.v1 import tasks_pb2
 
@@ -65,7 +65,5 @@ def with_id(request: bytes, request_id: str) -> bytes:
 @asynccontextmanager
 async def bulk(stack: Stack, namespace: str = "") -> AsyncIterator[Bulk]:
     """A connection for the length of a block."""
-    endpoint = read_endpoint(stack.data_dir)
-    assert endpoint is not None
-    async with grpc.aio.insecure_channel(endpoint.grpc) as channel:
+    async with grpc.aio.insecure_channel(stack.grpc_address()) as channel:
         yield Bulk(channel, read_token(stack.data_dir), namespace)

@@ -57,7 +57,8 @@ async def running_crew(stack: Stack, settings: CrewSettings) -> AsyncIterator[Ru
     """Agents for the length of a block; what they cost is the role `agents`."""
     async with stack.client() as client:
         token = await client.create_join_token(max_uses=settings.agents, ttl=timedelta(hours=1))
-    words = ["--server", stack.url(), "--agents", str(settings.agents)]
+    # Where gRPC is, they are told: finding out takes each of them an HTTP request, and that would be measured too.
+    words = ["--server", f"grpc://{stack.grpc_address()}", "--agents", str(settings.agents)]
     words += ["--cpus", str(settings.cpus), "--hold", str(settings.hold_seconds)]
     words += [] if settings.is_open else ["--closed"]
     words += ["--times"] if settings.keeps_times else []

@@ -17,7 +17,7 @@ from styx.models import TaskState
 TASKS = 200
 FOLLOWERS = 20
 SECONDS = 30
-# A hundred lines a second, ten at a time, as a program with a buffer prints them. One at a time, two hundred tasks wake up
+# A hundred lines a second, ten at a time, as a program with a buffer prints them. One at a time, 200 tasks wake up
 # twenty thousand times a second; that takes more than one of two cores, and then the machine is what is measured.
 _WRITES_PER_SECOND = 10
 TALK = Talk(writes=_WRITES_PER_SECOND * SECONDS, lines_per_write=10, writes_per_second=_WRITES_PER_SECOND)
