@@ -172,6 +172,8 @@ def _http_server(settings: Settings, app: App, grpc_port: int) -> tuple[_Uvicorn
             f"cannot listen for HTTP on {settings.host}:{settings.http_port}; another program has the port, "
             "or the address is not this machine's: choose --http-port (0: any free one)"
         ) from None
+    # At once: the address is told before uvicorn gets to it.
+    listener.listen(config.backlog)
     return _Uvicorn(config), listener
 
 

@@ -1,4 +1,4 @@
-"""A floor as a process: started, asked, ended. `answering.py` is its other side."""
+"""A floor, or another program of a scenario, as a process: started, asked, ended. Its other side is `answering.py`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _LONGEST_LINE = 64 << 20
 
 
 class FloorProcess:
-    """A running floor; asked one question at a time.
+    """A running program; asked one question at a time.
 
     Attributes:
         said: what it said about itself when it was ready.
@@ -45,15 +45,23 @@ class FloorProcess:
         return await _line(self._process)
 
 
-@asynccontextmanager
-async def running_floor(module: str, *words: str) -> AsyncIterator[FloorProcess]:
+def running_floor(module: str, *words: str) -> AbstractAsyncContextManager[FloorProcess]:
     """`python -m benchmarks.floors.MODULE` for the length of a block."""
+    return running_program(f"benchmarks.floors.{module}", *words)
+
+
+@asynccontextmanager
+async def running_program(
+    module: str, *words: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[FloorProcess]:
+    """`python -m MODULE` for the length of a block; `env` is all of its environment, None: ours."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        f"benchmarks.floors.{module}",
+        module,
         *words,
         cwd=_ROOT,
+        env=env,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=_LONGEST_LINE,

@@ -30,7 +30,9 @@ class Crew:
 
     async def seen(self) -> list[Agent]:
         """Those that have joined, as they are now."""
-        ids = {self._folder.agent_id(each) for each in range(1, self._count + 1)}
+        ids = {self._folder.agent_id(each) for each in range(1, self._count + 1)} - {None}
+        if not ids:
+            return []
         async with aclosing(self._client.agents()) as agents:
             return [agent async for agent in agents if agent.id in ids]
 

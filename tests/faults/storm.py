@@ -27,8 +27,8 @@ from styx.retry import RetrySettings
 from styx_agent import clock
 from styx_server.core.states import TaskState
 from styx_server.embedded import EmbeddedPostgres, PostgresAddress
-from tests.faults.light_agents import Crew, CrewPlan, raise_file_limit
 from tests.faults.storm_servers import PROFILE, StormServer, cpu_seconds, cpu_seconds_below, parent_of, peak_bytes
+from tests.support.light_agents import Crew, CrewPlan, raise_file_limit
 
 PROMISED_SECONDS = 60.0
 _BATCH = 10_000

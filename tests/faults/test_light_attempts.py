@@ -6,7 +6,7 @@ from typing import Any
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
-from tests.faults.light_attempts import Holdings, Sheet
+from tests.support.light_attempts import Holdings, Sheet
 
 SECOND = 1_000_000
 WINDOW = 20 * SECOND
@@ -25,28 +25,28 @@ def some_holdings(sheet: Sheet, hold_micros: int | None = None) -> Holdings:
 
 
 def outcomes(holdings: Holdings) -> list[str]:
-    return [tasks_pb2.Outcome.Kind.Name(each.report(0).outcome.kind) for each in holdings.take_news(10)]
+    return [tasks_pb2.Outcome.Kind.Name(each.outcome.kind) for each in holdings.take_news(10, 0).attempts]
 
 
 def test_two_attempts_of_a_task_at_once_are_seen() -> None:
     sheet = Sheet()
-    some_holdings(sheet).assign(an_order(1), SECOND)
-    some_holdings(sheet).assign(an_order(2), 2 * SECOND)
+    some_holdings(sheet).assign([an_order(1)], SECOND)
+    some_holdings(sheet).assign([an_order(2)], 2 * SECOND)
     assert sheet.counts["overlapped"] == 1
 
 
 def test_an_attempt_that_no_lease_covers_any_more_overlaps_with_nothing() -> None:
     sheet = Sheet()
     first, second = some_holdings(sheet), some_holdings(sheet)
-    first.assign(an_order(1), SECOND)
+    first.assign([an_order(1)], SECOND)
     second.extend(WINDOW, WINDOW)
-    second.assign(an_order(2), WINDOW + SECOND)
+    second.assign([an_order(2)], WINDOW + SECOND)
     assert (sheet.counts["overlapped"], sheet.counts["LOST"]) == (0, 1)
 
 
 def test_an_attempt_whose_start_is_recorded_outlives_the_start_window() -> None:
     holdings = some_holdings(Sheet())
-    holdings.assign(an_order(1), SECOND)
+    holdings.assign([an_order(1)], SECOND)
     holdings.start_recorded([1])
     holdings.pass_time(WINDOW)
     assert holdings.live_fences() == [1]
@@ -56,7 +56,7 @@ def test_an_attempt_whose_start_is_recorded_outlives_the_start_window() -> None:
 
 def test_an_attempt_that_shall_never_be_stopped_for_silence_is_not() -> None:
     holdings = some_holdings(Sheet())
-    holdings.assign(an_order(1, disconnect_timeout=tasks_pb2.DisconnectTimeout(never=True)), SECOND)
+    holdings.assign([an_order(1, disconnect_timeout=tasks_pb2.DisconnectTimeout(never=True))], SECOND)
     holdings.start_recorded([1])
     holdings.pass_time(10**6 * SECOND)
     assert holdings.live_fences() == [1]
@@ -64,7 +64,7 @@ def test_an_attempt_that_shall_never_be_stopped_for_silence_is_not() -> None:
 
 def test_an_order_that_comes_after_the_start_window_is_rejected() -> None:
     holdings = some_holdings(Sheet())
-    holdings.assign(an_order(1), WINDOW)
+    holdings.assign([an_order(1)], WINDOW)
     assert outcomes(holdings) == ["REJECTED"]
 
 
@@ -72,14 +72,14 @@ def test_an_order_that_comes_twice_is_left_alone() -> None:
     sheet = Sheet()
     holdings = some_holdings(sheet, 0)
     for _ in range(2):
-        holdings.assign(an_order(1), SECOND)
+        holdings.assign([an_order(1)], SECOND)
     assert (sheet.counts["started"], sheet.counts["repeated"], outcomes(holdings)) == (1, 1, ["EXITED"])
 
 
 def test_a_live_attempt_that_is_to_be_forgotten_is_on_the_sheet() -> None:
     sheet = Sheet()
     holdings = some_holdings(sheet)
-    holdings.assign(an_order(1), SECOND)
+    holdings.assign([an_order(1)], SECOND)
     assert sheet.unwanted(1) == 0
     holdings.obey(wire.Verdict(fence=1, action=wire.Verdict.FORGET), SECOND)
     assert (sheet.unwanted(1), len(holdings)) == (1, 0)
@@ -87,10 +87,10 @@ def test_a_live_attempt_that_is_to_be_forgotten_is_on_the_sheet() -> None:
 
 def test_what_was_told_and_not_acked_is_told_again_in_the_next_session() -> None:
     holdings = some_holdings(Sheet())
-    holdings.assign(an_order(1), SECOND)
-    assert [each.fence for each in holdings.take_news(10)] == [1]
+    holdings.assign([an_order(1)], SECOND)
+    assert [each.fence for each in holdings.take_news(10, SECOND).attempts] == [1]
     holdings.new_session()
-    assert [each.fence for each in holdings.take_news(10)] == [1]
+    assert [each.fence for each in holdings.take_news(10, SECOND).attempts] == [1]
     holdings.start_recorded([1])
     holdings.new_session()
     assert holdings.is_settled

@@ -7,7 +7,7 @@ a crew and knows what none of them alone can see: whether a task runs twice. Nex
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from styx.agent.v1 import agent_service_pb2 as wire
@@ -121,8 +121,12 @@ class Holdings:
         """A beat sent at that time is stored."""
         self._lease_micros, self._window_micros = max(self._lease_micros, sent_micros), window_micros
 
-    def assign(self, order: wire.Assignment, now: int) -> None:
-        """A new attempt; one that is known already is left alone."""
+    def assign(self, orders: Sequence[wire.Assignment], now: int) -> None:
+        """New attempts; one that is known already is left alone."""
+        for order in orders:
+            self._assign(order, now)
+
+    def _assign(self, order: wire.Assignment, now: int) -> None:
         if order.fence in self._seen:
             self._sheet.counts["repeated"] += 1
             return
@@ -175,6 +179,13 @@ class Holdings:
         for fence in fences:
             if attempt := self._attempts.get(fence):
                 attempt.start_acked = True
+
+    def stored(self, report: wire.Report) -> None:
+        """The server has stored a report."""
+        for each in report.attempts:
+            self.start_recorded([each.fence])
+            if each.state == tasks_pb2.Attempt.ENDED:
+                self.end_stored(each.fence)
 
     def end_stored(self, fence: int) -> None:
         """The server has stored how this ended."""
@@ -232,12 +243,12 @@ class Holdings:
         """Whether there is something to report."""
         return bool(self._news)
 
-    def take_news(self, count: int) -> list[LightAttempt]:
-        """The oldest news, at most so many."""
+    def take_news(self, count: int, now: int) -> wire.Report:
+        """The oldest news as of now, at most so many."""
         fences = list(self._news)[:count]
         for fence in fences:
             del self._news[fence]
-        return [self._attempts[fence] for fence in fences]
+        return wire.Report(attempts=[self._attempts[fence].report(now) for fence in fences])
 
     def _end(self, attempt: LightAttempt, kind: str, now: int) -> None:
         attempt.kind, attempt.ended_micros = kind, now

@@ -7,15 +7,14 @@ The same order of things and the same rules of time, so that a server cannot tel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx_agent import clock, codec, ids
 from styx_agent.calls import SessionOver, first_cause, read_or_raise, write_or_raise
 from styx_agent.session import ReconnectAsked
-from tests.faults.light_attempts import Holdings
 
 _WELCOME_SECONDS = 30.0
 _UNACKED_BEATS = 2.5
@@ -30,6 +29,59 @@ class Step(Enum):
     LEASED = "leased"
 
 
+class Held(Protocol):
+    """What the agent of a session holds; `light_attempts.py` and `light_answers.py` have one each."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to report."""
+        ...
+
+    def extend(self, sent_micros: int, window_micros: int) -> None:
+        """A beat sent at that time is stored."""
+        ...
+
+    def assign(self, orders: Sequence[wire.Assignment], now: int) -> None:
+        """New attempts."""
+        ...
+
+    def obey(self, verdict: wire.Verdict, now: int) -> None:
+        """What the server makes of an attempt that Hello listed."""
+        ...
+
+    def stop(self, fence: int, now: int) -> None:
+        """The server wants an end."""
+        ...
+
+    def disown(self, fences: Iterable[int]) -> None:
+        """The server says that these are not this agent's (any more)."""
+        ...
+
+    def stored(self, report: wire.Report) -> None:
+        """The server has stored a report."""
+        ...
+
+    def pass_time(self, now: int) -> None:
+        """What happens by itself has happened by now."""
+        ...
+
+    def next_due(self) -> int | None:
+        """When something happens by itself."""
+        ...
+
+    def new_session(self) -> None:
+        """What was told to an earlier session and not acked is news again."""
+        ...
+
+    def live_fences(self) -> list[int]:
+        """Everything that lives."""
+        ...
+
+    def take_news(self, count: int, now: int) -> wire.Report:
+        """The oldest news as of now, at most so many."""
+        ...
+
+
 class LightSession:
     """One conversation.
 
@@ -38,7 +90,7 @@ class LightSession:
         may_move: there are other servers to try when this one acks nothing.
     """
 
-    def __init__(self, holdings: Holdings, note: Callable[[Step], None], *, may_move: bool) -> None:
+    def __init__(self, holdings: Held, note: Callable[[Step], None], *, may_move: bool) -> None:
         self._holdings = holdings
         self._note = note
         self._may_move = may_move
@@ -50,7 +102,7 @@ class LightSession:
         self._beats: dict[int, int] = {}
         self._beat_seq = 0
         self._report_seq = 0
-        self._reports: dict[int, list[tuple[int, bool]]] = {}
+        self._reports: dict[int, wire.Report] = {}
         self.epoch = 0
 
     @property
@@ -109,8 +161,7 @@ class LightSession:
         now = clock.boottime_micros()
         match kind:
             case "assign":
-                for order in message.assign.assignments:
-                    self._holdings.assign(order, now)
+                self._holdings.assign(message.assign.assignments, now)
             case "stop":
                 for stop in message.stop.attempts:
                     self._holdings.stop(stop.fence, now)
@@ -136,10 +187,7 @@ class LightSession:
     def _on_report_ack(self, ack: wire.ReportAck) -> None:
         self._holdings.disown(ack.refused_fences)
         for seq in [seq for seq in self._reports if seq <= ack.seq]:
-            for fence, ended in self._reports.pop(seq):
-                self._holdings.start_recorded([fence])
-                if ended:
-                    self._holdings.end_stored(fence)
+            self._holdings.stored(self._reports.pop(seq))
 
     # What we say.
 
@@ -168,9 +216,8 @@ class LightSession:
         await write_or_raise(call, wire.AgentMessage(heartbeat=beat))
 
     async def _report(self, call: Any) -> None:
-        news = self._holdings.take_news(_ATTEMPTS_PER_REPORT)
-        now = clock.boottime_micros()
         self._report_seq += 1
-        self._reports[self._report_seq] = [(each.fence, bool(each.kind)) for each in news]
-        report = wire.Report(seq=self._report_seq, attempts=[each.report(now) for each in news])
+        report = self._holdings.take_news(_ATTEMPTS_PER_REPORT, clock.boottime_micros())
+        report.seq = self._report_seq
+        self._reports[report.seq] = report
         await write_or_raise(call, wire.AgentMessage(report=report))

@@ -1,9 +1,9 @@
 """Thousands of agents in one process: they speak the real protocol, hold attempts, and run nothing.
 
-`python -m tests.faults.light_agents --server URL[,URL...] --agents 2000 --join-token TOKEN` keeps them connected until
+`python -m tests.support.light_agents --server URL[,URL...] --agents 2000 --join-token TOKEN` keeps them connected until
 Ctrl-C and says every few seconds how they do. They join, dial, wait and come back as `styx_agent/link.py` does: each
-finds its server anew and has a connection of its own. Next: `light_session.py` for one conversation, `storm.py` for
-what this was made for.
+finds its server anew and has a connection of its own. Next: `light_session.py` for one conversation; what is held is
+in `light_attempts.py`, under the rules of real agents, or in `light_answers.py`, as quickly as can be.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import contextlib
 import hashlib
 import resource
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -29,8 +30,8 @@ from styx.v1 import agents_pb2
 from styx_agent import clock, ids, link
 from styx_agent.calls import SessionOver
 from styx_agent.session import ReconnectAsked
-from tests.faults.light_attempts import Holdings, Sheet
-from tests.faults.light_session import LightSession, Step
+from tests.support.light_attempts import Holdings, Sheet
+from tests.support.light_session import Held, LightSession, Step
 
 _DISCOVERIES_AT_ONCE = 32
 _SAY_SECONDS = 5.0
@@ -45,6 +46,7 @@ class CrewPlan:
         cpus: what each agent offers; a task needs one unless it says otherwise.
         hold_seconds: how long each attempt lasts; None: until `Crew.release`.
         joins_per_second: how quickly the first dials follow one another.
+        joins_at_once: how many of them are under way at a time: as quick as the server is, and no storm. None: all.
     """
 
     urls: tuple[str, ...]
@@ -53,15 +55,48 @@ class CrewPlan:
     cpus: float = 1.0
     hold_seconds: float | None = None
     joins_per_second: float = 100.0
+    joins_at_once: int | None = None
+
+    @property
+    def hold_micros(self) -> int | None:
+        """The same in microseconds."""
+        return None if self.hold_seconds is None else round(self.hold_seconds * 1e6)
+
+
+class Holder(Held, Protocol):
+    """What one agent holds, as its crew sees it."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the server knows everything."""
+        ...
+
+    def __len__(self) -> int:
+        """How many attempts are held."""
+        ...
+
+    def for_hello(self, now: int) -> list[wire.HeldAttempt]:
+        """All that is held."""
+        ...
+
+    def release(self, now: int) -> None:
+        """Ends all that lives, in success; what comes later ends at once."""
+        ...
 
 
 class Crew:
-    """All agents of one process."""
+    """All agents of one process.
 
-    def __init__(self, plan: CrewPlan) -> None:
+    Args:
+        holder: makes what one agent holds; None: attempts under the rules of real agents, on the `sheet`.
+    """
+
+    def __init__(self, plan: CrewPlan, holder: Callable[[], Holder] | None = None) -> None:
         self.plan = plan
         self.sheet = Sheet()
+        self.make_holder: Callable[[], Holder] = holder or (lambda: Holdings(self.sheet, plan.hold_micros))
         self.agents = [LightAgent(number, self) for number in range(1, plan.agents + 1)]
+        self.doors = asyncio.Semaphore(plan.joins_at_once or plan.agents)
         self.finders = ThreadPoolExecutor(_DISCOVERIES_AT_ONCE, thread_name_prefix="find")
 
     async def run(self) -> None:
@@ -98,6 +133,11 @@ class Crew:
         now = clock.boottime_micros()
         for agent in self.agents:
             agent.holdings.release(now)
+        self.wake()
+
+    def wake(self) -> None:
+        """Each may have something to say."""
+        for agent in self.agents:
             agent.wake()
 
 
@@ -111,18 +151,17 @@ class LightAgent:
     """
 
     def __init__(self, number: int, crew: Crew) -> None:
-        plan = crew.plan
-        hold = None if plan.hold_seconds is None else round(plan.hold_seconds * 1e6)
-        self.holdings = Holdings(crew.sheet, hold)
+        self.holdings = crew.make_holder()
         self.number = number
         self.dials = 0
         self.opened_micros = 0
         self.leased_micros = 0
         self._crew = crew
-        self._rotation = Rotation(plan.urls)
+        self._rotation = Rotation(crew.plan.urls)
         self._secret = ids.new_secret()
         self._agent_id = 0
         self._epoch = 0
+        self._is_in = False
         self._session: LightSession | None = None
 
     @property
@@ -144,6 +183,7 @@ class LightAgent:
         """Holds sessions until it is cancelled. The waits are those of `Link.run`."""
         failures = 0
         await clock.sleep(ids.within(self._crew.plan.agents / self._crew.plan.joins_per_second))
+        await self._crew.doors.acquire()
         while True:
             url = self._rotation.order()[0]
             pause = ids.within(link._wait_bound(failures // len(self._rotation.places)))
@@ -182,6 +222,9 @@ class LightAgent:
                 self.opened_micros = now
             case Step.LEASED:
                 self.leased_micros = self.leased_micros or now
+                if not self._is_in:
+                    self._is_in = True
+                    self._crew.doors.release()
 
     async def _join(self, stub: Any) -> None:
         digest = hashlib.sha256(self._secret.encode()).digest()
@@ -213,7 +256,7 @@ def raise_file_limit() -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.light_agents", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.light_agents", description=__doc__)
     parser.add_argument("--server", required=True, metavar="URL[,URL...]", help="as --server-url of styx-agent")
     parser.add_argument("--join-token", required=True, metavar="TOKEN", help="from `styx agent join --uses N`")
     parser.add_argument("--agents", type=int, default=100, metavar="N")
