@@ -59,8 +59,10 @@ def _run(order: str, settings: Settings, armed: list[str]) -> None:
     configure_logging(settings.log_format, settings.log_level)
     if armed:
         _log.warning("failpoints_armed", names=armed)
-    # What was imported stays: collections need not walk it again and again.
+    # What was imported stays: collections need not walk it again and again. Nor what comes with each agent: with
+    # thousands of them a full collection stops everything for a second and more, and it found next to nothing.
     gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
     try:
         asyncio.run(_host(settings) if order == "database" else serve(settings))
     except BaseExceptionGroup as group:

@@ -34,6 +34,9 @@ class GroupCommit(Generic[Item, Result]):
         max_weight: a flush takes no more than this, but always at least one item.
         patience: while the database is away an item is kept, and tried again after at most so many seconds; 0: its
             caller is told at once.
+
+    Attributes:
+        linger: seconds to wait for company before each flush, for items that nobody waits for.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class GroupCommit(Generic[Item, Result]):
         self._weigh = weigh
         self._max_weight = max_weight
         self._patience = patience
+        self.linger: Callable[[], float] = lambda: 0.0
         self._waiting: dict[asyncio.Future[Result], Item] = {}
         self._arrived = asyncio.Event()
 
@@ -89,6 +93,8 @@ class GroupCommit(Generic[Item, Result]):
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
+                if seconds := self.linger():
+                    await self._clock.sleep(seconds)
                 await self._flush_batch(self._take())
 
     def _take(self) -> _Entries[Item, Result]:

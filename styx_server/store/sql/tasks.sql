@@ -69,11 +69,25 @@ insert into namespaces (name) values (:name) on conflict do nothing;
 select name from namespaces order by name;
 
 -- name: read_queue
--- The next part of the queue of a namespace, behind a place in its order.
-select id, priority, shape_id, not_before, namespace
-from tasks
-where namespace = :namespace and (priority < :priority or (priority = :priority and id > :id))
-    and state = 1 and desired = 1 and attempt_state in (0, 5) and reason <> 'held'
+-- The next part of the queue of a namespace, behind a place in its order. Two walks along the index: with an `or` in
+-- their place all that waits is read and sorted, for each part of it.
+(
+    select id, priority, shape_id, not_before, namespace
+    from tasks
+    where namespace = :namespace and priority = :priority and id > :id
+        and state = 1 and desired = 1 and attempt_state in (0, 5) and reason <> 'held'
+    order by priority desc, id
+    limit :count
+)
+union all
+(
+    select id, priority, shape_id, not_before, namespace
+    from tasks
+    where namespace = :namespace and priority < :priority
+        and state = 1 and desired = 1 and attempt_state in (0, 5) and reason <> 'held'
+    order by priority desc, id
+    limit :count
+)
 order by priority desc, id
 limit :count;
 
