@@ -1,7 +1,3 @@
--- name: reserve_task_ids
--- Takes ids for tasks that are about to be stored; ids of a failed submission are never used.
-select nextval('task_ids') as id from generate_series(1, :count::int);
-
 -- name: claim_requests
 -- Records request ids; those that are not returned were used before.
 insert into requests (token_id, method, request_id, digest, task_ids)
@@ -18,30 +14,57 @@ select requests.token_id, requests.method, requests.request_id, requests.digest,
 from unnest(:token_ids::bigint[], :methods::text[], :request_ids::text[]) as input (token_id, method, request_id)
 join requests using (token_id, method, request_id);
 
--- name: insert_specs
--- Stores the immutable parts of tasks; returns an id for each, in the order given.
-insert into task_specs (name, labels, retry, body)
-select name, labels::jsonb, retry::jsonb, body
-from unnest(:names::text[], :labels::text[], :retries::text[], :bodies::bytea[]) with ordinality
-    as input (name, labels, retry, body, position)
-order by position
-returning id;
-
--- name: insert_tasks
--- Stores new tasks and says so in their timelines.
-with inserted as (
+-- name: submit_tasks
+-- Stores tasks of many calls with their specs and request ids; a call whose request id was used before stores nothing.
+-- Numbers of calls count from 1; tasks of call 0 are stored in any case. Specs and tasks are told by their places, from 1.
+with numbered as materialized (
+    select nextval('task_ids') as id, input.*
+    from unnest(:specs::int[], :task_calls::int[], :shape_ids::int[], :namespaces::text[], :priorities::smallint[],
+                :at_most_once::boolean[], :disconnect_ms::bigint[], :not_before::timestamptz[])
+        as input (spec, call, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
+), ids as materialized (
+    -- Later tasks have larger ids.
+    select array_agg(id order by id) as ids from numbered
+), asked as materialized (
+    select input.*
+    from unnest(:calls::int[], :token_ids::bigint[], :methods::text[], :request_ids::text[], :digests::bytea[],
+                :firsts::int[], :lasts::int[])
+        as input (call, token_id, method, request_id, digest, first, last)
+), claimed as (
+    insert into requests (token_id, method, request_id, digest, task_ids)
+    select token_id, method, request_id, digest, (select ids from ids)[first:last]
+    from asked
+    order by token_id, method, request_id
+    on conflict do nothing
+    returning token_id, method, request_id
+), won as materialized (
+    select 0 as call
+    union all
+    select call from asked
+    where (token_id, method, request_id) in (select token_id, method, request_id from claimed)
+), specs as materialized (
+    select nextval('task_specs_id_seq') as id, input.*
+    from unnest(:names::text[], :labels::text[], :retries::text[], :bodies::bytea[], :spec_calls::int[])
+        as input (name, labels, retry, body, call)
+), spec_ids as materialized (
+    select array_agg(id order by id) as ids from specs
+), stored_specs as (
+    insert into task_specs (id, name, labels, retry, body) overriding system value
+    select id, name, labels::jsonb, retry::jsonb, body from specs where call in (select call from won)
+), stored as (
     insert into tasks (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before, reason,
         message)
-    select id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before,
+    select id, (select ids from spec_ids)[spec], shape_id, namespace, priority, at_most_once, disconnect_ms, not_before,
         case when not_before > now() then 'not_before' else '' end,
         case when not_before > now() then 'starts no earlier than it was told to' else '' end
-    from unnest(:ids::bigint[], :spec_ids::bigint[], :shape_ids::int[], :namespaces::text[], :priorities::smallint[],
-                :at_most_once::boolean[], :disconnect_ms::bigint[], :not_before::timestamptz[])
-        as input (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
+    from numbered
+    where call in (select call from won)
     returning id, namespace
+), noted as (
+    insert into task_events (task_id, state, namespace, kind)
+    select id, 1, namespace, 'submitted' from stored
 )
-insert into task_events (task_id, state, namespace, kind)
-select id, 1, namespace, 'submitted' from inserted;
+select (select ids from ids) as ids, (select array_agg(call) from won) as won;
 
 -- name: intern_shape
 -- The id of a shape, stored when it is new.
