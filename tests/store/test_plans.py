@@ -67,8 +67,19 @@ END: dict[str, Any] = {
 }
 
 
+LOGS: dict[str, Any] = {
+    "log_ids": [ROWS + 1],
+    "log_attempts": [1],
+    "log_streams": [1],
+    "log_fences": [20],
+    "totals": [0],
+    "digests": [b""],
+    "gaps": [None],
+}
+
+
 def ends(ids: list[int]) -> dict[str, Any]:
-    return {"ids": ids, "fences": ids, **{name: value * len(ids) for name, value in END.items()}}
+    return {"ids": ids, "fences": ids, **{name: value * len(ids) for name, value in END.items()}, **LOGS}
 
 
 def starts(ids: list[int], fences: list[int], agents: list[int]) -> dict[str, Any]:

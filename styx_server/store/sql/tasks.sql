@@ -165,7 +165,8 @@ with changed as (
 select id, fence, agent_id from changed;
 
 -- name: end_attempts
--- Ends attempts and moves their tasks on, if nothing about them changed since it was decided.
+-- Ends attempts and moves their tasks on, if nothing about them changed since it was decided; and records how much each
+-- of them wrote to its streams, and the digests of it.
 with changed as (
     update tasks set
         attempt_state = 5, state = input.state, reason = input.reason, message = input.message,
@@ -196,6 +197,20 @@ with changed as (
 ), noted as (
     insert into task_events (task_id, agent_id, attempt, fence, state, namespace, kind, message)
     select id, agent_id, attempt, fence, state, namespace, 'ended', message from changed
+), finished as (
+    insert into log_streams (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
+    select task_id, attempt, stream, fence, total_bytes, sha256, gaps::jsonb
+    from unnest(:log_ids::bigint[], :log_attempts::int[], :log_streams::smallint[], :log_fences::bigint[],
+                :totals::bigint[], :digests::bytea[], :gaps::text[])
+        as input (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
+    where fence in (select fence from changed)
+    order by 1, 2, 3
+    on conflict (task_id, attempt, stream) do update
+    set total_bytes = greatest(excluded.total_bytes, log_streams.stored_bytes),
+        -- An agent that lost what is stored here cannot know the digest of it.
+        sha256 = case when excluded.total_bytes < log_streams.stored_bytes then '' else excluded.sha256 end,
+        gaps = coalesce(excluded.gaps, log_streams.gaps)
+    where log_streams.total_bytes is null
 )
 select id, fence from changed;
 
