@@ -7,7 +7,7 @@ fence, and what does not fit is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -101,7 +101,7 @@ class Reports:
 
     Args:
         on_over: told of attempts that ended, after the commit.
-        on_change: told after each commit.
+        on_change: told after each commit which tasks changed: first those whose attempts go on, then the others.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Reports:
         shapes: Shapes,
         clock: Clock,
         on_over: Callable[[list[AttemptOver]], None],
-        on_change: Callable[[], None],
+        on_change: Callable[[Iterable[TaskId], Iterable[TaskId]], None],
     ) -> None:
         self._database = database
         self._shapes = shapes
@@ -171,7 +171,7 @@ class Reports:
         ends = [item for item in latest.values() if item.report.state is AttemptState.ENDED]
         answers = await self._start(starts)
         answers |= dict.fromkeys(await self._end(ends), Answer.REFUSED)
-        self._on_change()
+        self._on_change((item.report.task_id for item in starts), (item.report.task_id for item in ends))
         return [answers.get(item.key, Answer.STORED) for item in items]
 
     async def _start(self, starts: list[Reported]) -> dict[_Key, Answer]:

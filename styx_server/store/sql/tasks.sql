@@ -341,12 +341,20 @@ from task_events where task_id = :task_id order by txid, seq limit 1000;
 select state, count(*) as count from tasks group by state;
 
 -- name: read_feed
--- Changes behind a place in the order of commits, up to the oldest running transaction.
-select txid::text as txid, seq, task_id, namespace
-from task_events
-where (txid, seq) > (:txid::text::xid8, :seq::bigint) and txid < pg_snapshot_xmin(pg_current_snapshot())
-order by txid, seq
-limit :count;
+-- Changes behind a place in the order of commits, up to the oldest running transaction; at least one row, perhaps empty.
+-- Settled: no transaction ran, so all that was committed before is here or in the next page.
+select change.*, horizon.settled
+from (
+    select pg_snapshot_xmin(seen) as txid, pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen) as settled
+    from pg_current_snapshot() as seen
+) as horizon
+left join lateral (
+    select task_events.txid::text as txid, seq, task_id, namespace
+    from task_events
+    where (task_events.txid, seq) > (:txid::text::xid8, :seq::bigint) and task_events.txid < horizon.txid
+    order by task_events.txid, seq
+    limit :count
+) as change on true;
 
 -- name: read_elsewhere
 -- What other servers changed behind a place in the order of transactions, with the tasks as they are now; of this
