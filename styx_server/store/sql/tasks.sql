@@ -17,6 +17,7 @@ join requests using (token_id, method, request_id);
 -- name: submit_tasks
 -- Stores tasks of many calls with their specs and request ids; a call whose request id was used before stores nothing.
 -- Numbers of calls count from 1; tasks of call 0 are stored in any case. Specs and tasks are told by their places, from 1.
+-- What is asked with `is true` is looked up in a hash table; without it, it would be a join that compares all with all.
 with numbered as materialized (
     select nextval('task_ids') as id, input.*
     from unnest(:specs::int[], :task_calls::int[], :shape_ids::int[], :namespaces::text[], :priorities::smallint[],
@@ -41,7 +42,7 @@ with numbered as materialized (
     select 0 as call
     union all
     select call from asked
-    where (token_id, method, request_id) in (select token_id, method, request_id from claimed)
+    where ((token_id, method, request_id) in (select token_id, method, request_id from claimed)) is true
 ), specs as materialized (
     select nextval('task_specs_id_seq') as id, input.*
     from unnest(:names::text[], :labels::text[], :retries::text[], :bodies::bytea[], :spec_calls::int[])
@@ -50,7 +51,8 @@ with numbered as materialized (
     select array_agg(id order by id) as ids from specs
 ), stored_specs as (
     insert into task_specs (id, name, labels, retry, body) overriding system value
-    select id, name, labels::jsonb, retry::jsonb, body from specs where call in (select call from won)
+    select id, name, labels::jsonb, retry::jsonb, body from specs
+    where (call in (select call from won)) is true
 ), stored as (
     insert into tasks (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before, reason,
         message)
@@ -58,7 +60,7 @@ with numbered as materialized (
         case when not_before > now() then 'not_before' else '' end,
         case when not_before > now() then 'starts no earlier than it was told to' else '' end
     from numbered
-    where call in (select call from won)
+    where (call in (select call from won)) is true
     returning id, namespace
 ), noted as (
     insert into task_events (task_id, state, namespace, kind)
@@ -203,7 +205,8 @@ with changed as (
     from unnest(:log_ids::bigint[], :log_attempts::int[], :log_streams::smallint[], :log_fences::bigint[],
                 :totals::bigint[], :digests::bytea[], :gaps::text[])
         as input (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
-    where fence in (select fence from changed)
+    -- A hash table, not a join that compares all with all.
+    where (fence in (select fence from changed)) is true
     order by 1, 2, 3
     on conflict (task_id, attempt, stream) do update
     set total_bytes = greatest(excluded.total_bytes, log_streams.stored_bytes),
