@@ -20,6 +20,8 @@ from styx.v1 import styx_service_pb2 as pb
 from styx.v1 import tasks_pb2
 
 _WATCH_IDS = 10_000
+_ENDED = "state!=PENDING,RUNNING,CANCELLING"
+"""Those that a later server may add come too, and are sorted out here."""
 
 
 class FollowMethods:
@@ -39,8 +41,8 @@ class FollowMethods:
         """Yields tasks as they are, then as they change. Never ends by itself; nothing is missed in between.
 
         Args:
-            task_ids: these tasks, at most 10,000; none: all that match the filter.
-            filter: as in `list_tasks`, without id and create_time.
+            task_ids: these tasks, at most 10,000; none: all.
+            filter: of these, only what matches; as in `list_tasks`, without id and create_time.
             cursor: of an earlier update: only what changed since.
             changes_only: leaves out the tasks as they are now.
 
@@ -134,7 +136,7 @@ class FollowMethods:
 
     async def _collect_ended(self, task_ids: Sequence[str], ended: dict[str, Task]) -> None:
         left = set(task_ids)
-        async with aclosing(self.watch(task_ids)) as updates:
+        async with aclosing(self.watch(task_ids, filter=_ENDED)) as updates:
             while left:
                 update = await anext(updates)
                 ended.update((task.id, task) for task in update.tasks if task.state.is_terminal)

@@ -296,9 +296,9 @@ class News:
         self._app.delivery.look_at(agent_ids)
         self._app.bulletin.post(Kind.ORDERS, agent_ids)
 
-    def changed(self) -> None:
-        """Tasks changed."""
-        self._app.feed.wake()
+    def changed(self, going: Iterable[TaskId], ended: Iterable[TaskId] = ()) -> None:
+        """Tasks changed, and of these some may have ended."""
+        self._app.feed.changed(going, ended)
         self._app.bulletin.post(Kind.FEED)
 
     def cancelled(self, task_ids: list[TaskId]) -> None:
@@ -311,7 +311,7 @@ class News:
         """Tasks were submitted."""
         self._app.metrics.tasks_submitted.inc(len(tasks))
         self._app.scheduling.tasks_wait(tasks)
-        self.changed()
+        self.changed(task.task_id for task in tasks)
 
     def attempts_over(self, over: list[AttemptOver]) -> None:
         """Attempts are stored as over."""

@@ -35,11 +35,11 @@ class Outward:
 
     Attributes:
         on_unsent: told of agents whose orders were stored and not sent, because their sessions are not here.
-        on_change: told after each commit.
+        on_change: told after each commit which tasks changed.
     """
 
     on_unsent: Callable[[Iterable[AgentId]], None]
-    on_change: Callable[[], None]
+    on_change: Callable[[Iterable[TaskId]], None]
 
 
 class Assigning:
@@ -82,7 +82,7 @@ class Assigning:
             rows = await self._commit(flying, term)
             await failpoints.reach("server.assign.committed")
             refused = self._send(flying, {TaskId(row["id"]): row for row in rows}, over)
-        self._out.on_change()
+        self._out.on_change(TaskId(row["id"]) for row in rows)
         return await self._still_waiting(refused)
 
     async def _commit(self, flying: dict[Fence, Placement], term: int) -> list[Row]:

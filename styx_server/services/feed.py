@@ -1,18 +1,20 @@
 """The change feed behind watches: every change of every task, in an order that can be taken up again anywhere.
 
 The cursor is a place in the order of commits, below the oldest running transaction, so a row that commits late
-cannot be skipped. One reader for each watch; a commit on this server wakes them at once, others are seen by the poll.
+cannot be skipped. One reader for each watch; a commit on this server wakes those whom it concerns at once, others are
+seen by the poll.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from styx_server.core.errors import InvalidRequest, NotFound, OutOfRange, Violation
 from styx_server.core.filter import TaskFilter
+from styx_server.core.states import TaskState
 from styx_server.core.task import TaskId, TaskView
 from styx_server.services.tasks import MAX_ID, Tasks
 from styx_server.store.database import Database
@@ -69,18 +71,41 @@ class Change:
     synced: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Watcher:
+    """One who watches.
+
+    Attributes:
+        task_ids: the tasks; none: all that match.
+        only_ends: no task is of interest before it has ended.
+    """
+
+    task_ids: frozenset[TaskId]
+    only_ends: bool
+    event: asyncio.Event
+
+
 class Feed:
     """Serves watches."""
 
     def __init__(self, database: Database, tasks: Tasks) -> None:
         self._database = database
         self._tasks = tasks
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers: set[_Watcher] = set()
 
     def wake(self) -> None:
-        """Something was committed on this server."""
-        for event in self._watchers:
-            event.set()
+        """Something was committed somewhere."""
+        for watcher in self._watchers:
+            watcher.event.set()
+
+    def changed(self, going: Iterable[TaskId], ended: Iterable[TaskId]) -> None:
+        """Tasks changed on this server, and of these some may have ended: wakes those whom it concerns."""
+        over = frozenset(ended)
+        every = over.union(going)
+        for watcher in self._watchers:
+            ids = over if watcher.only_ends else every
+            if ids and not (watcher.task_ids and ids.isdisjoint(watcher.task_ids)):
+                watcher.event.set()
 
     async def watch(self, request: WatchRequest) -> AsyncGenerator[Change, None]:
         """The tasks as they are, then every change, for ever.
@@ -89,8 +114,8 @@ class Feed:
             NotFound: one of the ids does not exist.
             OutOfRange: changes behind the cursor were dropped by retention.
         """
-        event = asyncio.Event()
-        self._watchers.add(event)
+        watcher = _Watcher(frozenset(request.task_ids), _only_ends(request.filter), asyncio.Event())
+        self._watchers.add(watcher)
         try:
             if request.cursor is not None:
                 await self._check_kept(request.cursor)
@@ -99,10 +124,10 @@ class Feed:
                 async for tasks in self._snapshot(request):
                     yield Change(tasks=tasks, cursor=cursor, synced=False)
             yield Change(tasks=[], cursor=cursor, synced=True)
-            async for change in self._changes(request, cursor, event):
+            async for change in self._changes(request, cursor, watcher.event):
                 yield change
         finally:
-            self._watchers.discard(event)
+            self._watchers.discard(watcher)
 
     async def _check_kept(self, cursor: Cursor) -> None:
         row = await self._database.fetch_row("feed_floor")
@@ -125,7 +150,8 @@ class Feed:
             if len(tasks) < len(set(request.task_ids)):
                 missing = sorted(set(request.task_ids) - {task.task_id for task in tasks})
                 raise NotFound(f"there is no task t{missing[0]}; see `styx list`", task_id=f"t{missing[0]}")
-            yield tasks
+            if matching := [task for task in tasks if matches(task, request.filter)]:
+                yield matching
             return
         below = MAX_ID
         while tasks := await self._tasks.page(request.namespace, request.filter, below, _PAGE, with_body=False):
@@ -137,23 +163,35 @@ class Feed:
     ) -> AsyncGenerator[Change, None]:
         wanted = frozenset(request.task_ids)
         looks = 0
+        # What was committed since the cursor was taken has woken this watch.
+        woken = request.cursor is not None or await _wait(event, _POLL_SECONDS)
         while True:
             event.clear()
-            rows = await self._database.fetch("read_feed", txid=str(cursor.txid), seq=cursor.seq, count=_PAGE)
+            page = await self._database.fetch("read_feed", txid=str(cursor.txid), seq=cursor.seq, count=_PAGE)
+            rows = [row for row in page if row["txid"] is not None]
             if rows:
-                looks = _LATE_LOOKS
                 cursor = Cursor(txid=int(rows[-1]["txid"]), seq=rows[-1]["seq"])
                 # Tasks that are named are watched wherever they are.
                 ids = {row["task_id"] for row in rows if wanted or row["namespace"] == request.namespace}
-                tasks = await self._tasks.many(sorted(ids & wanted if wanted else ids))
-                matching = [task for task in tasks if wanted or matches(task, request.filter)]
-                if matching:
+                if matching := await self._matching(ids & wanted if wanted else ids, request.filter):
                     yield Change(tasks=matching, cursor=cursor, synced=True)
             if len(rows) == _PAGE:
                 continue
-            if await _wait(event, _LATE_SECONDS if looks else _POLL_SECONDS):
+            if page[-1]["settled"]:
+                looks = 0
+            elif rows or woken:
                 looks = _LATE_LOOKS
+            woken = await _wait(event, _LATE_SECONDS if looks else _POLL_SECONDS)
             looks = max(0, looks - 1)
+
+    async def _matching(self, ids: Collection[TaskId], wanted: TaskFilter) -> list[TaskView]:
+        tasks = await self._tasks.many(sorted(ids)) if ids else []
+        return [task for task in tasks if matches(task, wanted)]
+
+
+def _only_ends(wanted: TaskFilter) -> bool:
+    states = set(TaskState if wanted.states is None else wanted.states) - set(wanted.not_states or ())
+    return all(state.ended for state in states)
 
 
 def matches(task: TaskView, wanted: TaskFilter) -> bool:

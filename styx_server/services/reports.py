@@ -7,7 +7,7 @@ fence, and what does not fit is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -23,7 +23,7 @@ from styx_server.core.task import AgentId, Fence, Outcome, TaskFacts, TaskId
 from styx_server.ids import jitter
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.shapes import Shapes
-from styx_server.store.database import Database, Row, Transaction
+from styx_server.store.database import Database, Executor, Row, Transaction
 from styx_server.store.rows import facts
 
 _TRIES = 8
@@ -101,7 +101,7 @@ class Reports:
 
     Args:
         on_over: told of attempts that ended, after the commit.
-        on_change: told after each commit.
+        on_change: told after each commit which tasks changed: first those whose attempts go on, then the others.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Reports:
         shapes: Shapes,
         clock: Clock,
         on_over: Callable[[list[AttemptOver]], None],
-        on_change: Callable[[], None],
+        on_change: Callable[[Iterable[TaskId], Iterable[TaskId]], None],
     ) -> None:
         self._database = database
         self._shapes = shapes
@@ -171,7 +171,7 @@ class Reports:
         ends = [item for item in latest.values() if item.report.state is AttemptState.ENDED]
         answers = await self._start(starts)
         answers |= dict.fromkeys(await self._end(ends), Answer.REFUSED)
-        self._on_change()
+        self._on_change((item.report.task_id for item in starts), (item.report.task_id for item in ends))
         return [answers.get(item.key, Answer.STORED) for item in items]
 
     async def _start(self, starts: list[Reported]) -> dict[_Key, Answer]:
@@ -236,19 +236,22 @@ class Reports:
         """Writes ends; returns those that were stored, and those that are void because a beat came after all."""
         if not decisions:
             return [], set()
-        async with self._database.transaction() as transaction:
-            void = await _void(transaction, decisions)
-            decisions = [decision for decision in decisions if decision.before.fence not in void]
-            rows = await transaction.fetch("end_attempts", **_end_columns(decisions, self._clock))
-            stored = {row["fence"] for row in rows}
-            kept = [decision for decision in decisions if decision.before.fence in stored]
-            disowned = {decision.before.agent_id for decision in kept if decision.reported.disowned}
-            if disowned:
-                await transaction.execute("end_sessions", agent_ids=sorted(disowned))
-            logs = [(decision, end) for decision in kept for end in decision.reported.report.logs]
-            if logs:
-                await transaction.execute("finish_streams", **_log_columns(logs))
+        if any(item.reported.lease_seq is not None or item.reported.disowned for item in decisions):
+            async with self._database.transaction() as transaction:
+                void = await _void(transaction, decisions)
+                kept = await self._write(transaction, [item for item in decisions if item.before.fence not in void])
+                disowned = {item.before.agent_id for item in kept if item.reported.disowned}
+                if disowned:
+                    await transaction.execute("end_sessions", agent_ids=sorted(disowned))
+        else:
+            void, kept = set(), await self._write(self._database, decisions)
         return [await self._over(decision) for decision in kept], void
+
+    async def _write(self, executor: Executor, decisions: Sequence[_Decision]) -> list[_Decision]:
+        """Writes ends, in one statement; returns those of which nothing had changed since the look."""
+        rows = await executor.fetch("end_attempts", **_end_columns(decisions, self._clock), **_log_columns(decisions))
+        stored = {row["fence"] for row in rows}
+        return [decision for decision in decisions if decision.before.fence in stored]
 
     async def _over(self, decision: _Decision) -> AttemptOver:
         row, after, before = decision.row, decision.after, decision.before
@@ -354,12 +357,13 @@ def _end_columns(decisions: Sequence[_Decision], clock: Clock) -> dict[str, obje
     }
 
 
-def _log_columns(logs: Sequence[tuple[_Decision, LogEnd]]) -> dict[str, object]:
+def _log_columns(decisions: Sequence[_Decision]) -> dict[str, object]:
+    logs = [(decision.before, end) for decision in decisions for end in decision.reported.report.logs]
     return {
-        "task_ids": [decision.before.task_id for decision, _ in logs],
-        "attempts": [decision.before.attempt for decision, _ in logs],
-        "fences": [decision.before.fence for decision, _ in logs],
-        "streams": [end.stream for _, end in logs],
+        "log_ids": [task.task_id for task, _ in logs],
+        "log_attempts": [task.attempt for task, _ in logs],
+        "log_fences": [task.fence for task, _ in logs],
+        "log_streams": [end.stream for _, end in logs],
         "totals": [end.total_bytes for _, end in logs],
         "digests": [end.sha256 for _, end in logs],
         "gaps": [gaps_to_json(end) for _, end in logs],

@@ -46,12 +46,12 @@ class TaskNews:
     """Who is told of what users ask for.
 
     Attributes:
-        on_change: told after each commit.
+        on_change: told after each commit which tasks changed: those that have not ended, then those that may have.
         on_cancelled: told which waiting tasks were ended.
         on_unsent: told of agents whose orders to stop were stored and not sent: their sessions are not here.
     """
 
-    on_change: Callable[[], None]
+    on_change: Callable[[Iterable[TaskId], Iterable[TaskId]], None]
     on_cancelled: Callable[[list[TaskId]], None]
     on_unsent: Callable[[Iterable[AgentId]], None]
 
@@ -146,7 +146,7 @@ class Tasks:
         # Of a repeated request too: the answer to the first may have been lost before its orders were sent.
         self._send_stops(stopping)
         self._news.on_cancelled([TaskId(row["id"]) for row in waiting])
-        self._news.on_change()
+        self._news.on_change((), wanted)
         views = {row["id"]: task_view(row) for row in after}
         return [views[task_id] for task_id in task_ids]
 
@@ -166,7 +166,7 @@ class Tasks:
         if row is not None:
             shape = await self._shapes.get(row["shape_id"])
             self._scheduling.tasks_wait([Waiting(task_id, row["namespace"], row["priority"], shape)])
-            self._news.on_change()
+            self._news.on_change([task_id], ())
         return await self.get(task_id)
 
     async def _refuse_retry(self, task_id: TaskId) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
 import asyncpg
@@ -21,6 +21,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from styx_server import clock
 from styx_server.core.errors import Unavailable
+from styx_server.store.connections import Connections
 from styx_server.store.lanes import CallLane
 from styx_server.store.migrate import migrate
 from styx_server.store.queries import load
@@ -129,7 +130,9 @@ class Database:
     """
 
     def __init__(self, pool: asyncpg.Pool[Row]) -> None:
-        self._pool = pool
+        self._connections = Connections(
+            pool, acquire_seconds=_ACQUIRE_SECONDS, release_seconds=_RELEASE_SECONDS, unfit=_AWAY
+        )
         self._queries = load()
         self._lane = CallLane(places=_CALL_CONNECTIONS, waiters=_CALL_WAITERS, seconds=_ACQUIRE_SECONDS)
         self.on_lost: Callable[[], None] = lambda: None
@@ -144,11 +147,14 @@ class Database:
         query = self._queries[name]
         arguments = query.arguments(values)
         try:
-            async with self._lane.turn(), self._watched(), self._borrowed() as connection:
+            async with self._lane.turn(), self._connections.lend() as connection:
                 return await connection.fetch(query.sql, *arguments)
         except Unavailable:
             self.failures[name] += 1
             raise
+        except _AWAY as error:
+            self.failures[name] += 1
+            raise await self._was_lost(error) from error
 
     async def fetch_row(self, name: str, /, **values: object) -> Row | None:
         """The first row of a named query, if any; errors as `fetch`."""
@@ -162,47 +168,34 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction that commits when the block ends, and rolls back when it raises; errors as `fetch`."""
-        async with self._lane.turn(), self._watched(), self._borrowed() as connection:
+        async with self._lane.turn():
             try:
-                async with connection.transaction():
+                async with self._connections.lend() as connection, connection.transaction():
                     yield Transaction(connection)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, Unavailable):
                 # Its caller left, perhaps after the commit was sent.
                 self.on_lost()
                 raise
+            except _AWAY as error:
+                raise await self._was_lost(error) from error
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[PoolConnectionProxy[Row]]:
         """A bare connection, for migrations and other definitions."""
         with translated():
-            async with self._borrowed() as connection:
+            async with self._connections.lend() as connection:
                 yield connection
 
-    @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[PoolConnectionProxy[Row]]:
-        connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
-        try:
-            yield connection
-        finally:
-            # A connection that cannot be tidied up is closed by the pool; what it answered before still counts.
-            with suppress(*_AWAY):
-                await self._pool.release(connection, timeout=_RELEASE_SECONDS)
-
-    @asynccontextmanager
-    async def _watched(self) -> AsyncIterator[None]:
-        try:
-            with translated():
-                yield
-        except Unavailable as error:
-            if isinstance(error.__cause__, TimeoutError):
-                # Its host may be gone without a word, and the other connections with it: each would cost as long.
-                await self._pool.expire_connections()
-            self.on_lost()
-            raise
+    async def _was_lost(self, error: BaseException) -> Unavailable:
+        if isinstance(error, TimeoutError):
+            # Its host may be gone without a word, and the other connections with it: each would cost as long.
+            await self._connections.expire()
+        self.on_lost()
+        return _away(error)
 
     async def close(self) -> None:
         """Closes every connection, waiting for none that hangs."""
-        self._pool.terminate()
+        self._connections.terminate()
 
 
 async def connect(*, max_connections: int = _CONNECTIONS, replica: int | None = None, **address: Any) -> Database:
@@ -261,9 +254,13 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
-        # The driver's words may name hosts and users, so they go no further than our own log.
-        _say(str(error) or type(error).__name__)
-        raise Unavailable("the database cannot be reached now; try again") from error
+        raise _away(error) from error
+
+
+def _away(error: BaseException) -> Unavailable:
+    # The driver's words may name hosts and users, so they go no further than our own log.
+    _say(str(error) or type(error).__name__)
+    return Unavailable("the database cannot be reached now; try again")
 
 
 _said: dict[str, float] = {}

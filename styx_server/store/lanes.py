@@ -7,9 +7,8 @@ thousand callers who list tasks cost no agent its lease.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import Final
 
 from styx_server.core.errors import Unavailable
@@ -35,23 +34,24 @@ class CallLane:
         self._waiters = waiters
         self._seconds = seconds
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Waits for a turn and keeps it; one who has a turn, and one who serves no call, needs none.
+    def turn(self) -> Turn:
+        """A turn for the length of a block; one who has a turn, and one who serves no call, needs none.
 
         Raises:
-            Unavailable: there are too many callers.
+            Unavailable: on entering: there are too many callers.
         """
-        if _has_turn.get() or not serving_call.get():
-            yield
-            return
-        await self._wait()
-        mark = _has_turn.set(True)
-        try:
-            yield
-        finally:
-            _has_turn.reset(mark)
-            self._places.release()
+        return Turn(self)
+
+    async def take(self) -> None:
+        """Waits for a place; errors as `turn`."""
+        if self._places.locked():
+            await self._wait()
+        else:
+            await self._places.acquire()
+
+    def give(self) -> None:
+        """Gives a place back."""
+        self._places.release()
 
     async def _wait(self) -> None:
         if self._waiting >= self._waiters:
@@ -64,3 +64,25 @@ class CallLane:
             raise Unavailable("the database is busy with other calls; try again") from None
         finally:
             self._waiting -= 1
+
+
+class Turn:
+    """One turn; written out, because every query goes through it."""
+
+    __slots__ = ("_lane", "_mark")
+
+    def __init__(self, lane: CallLane) -> None:
+        self._lane = lane
+        self._mark: Token[bool] | None = None
+
+    async def __aenter__(self) -> None:
+        if serving_call.get() and not _has_turn.get():
+            await self._lane.take()
+            self._mark = _has_turn.set(True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._mark is not None:
+            _has_turn.reset(self._mark)
+            self._lane.give()

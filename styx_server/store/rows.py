@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -97,16 +97,23 @@ def _known(body: dict[str, Any], kind: type, but: str = "") -> dict[str, Any]:
     return {field.name: body[field.name] for field in fields(kind) if field.name in body and field.name != but}
 
 
-def task_columns(tasks: list[NewTask], ids: list[int], spec_ids: list[int], shape_ids: list[int]) -> dict[str, object]:
-    """Parameters of `insert_tasks`, but for the namespaces."""
+def task_columns(tasks: Sequence[NewTask]) -> dict[str, object]:
+    """What is stored of tasks apart from their specs, as parameters of `submit_tasks`."""
     return {
-        "ids": ids,
-        "spec_ids": spec_ids,
-        "shape_ids": shape_ids,
         "priorities": [task.priority for task in tasks],
         "at_most_once": [task.at_most_once for task in tasks],
         "disconnect_ms": [to_ms(task.disconnect_seconds) for task in tasks],
         "not_before": [task.not_before for task in tasks],
+    }
+
+
+def spec_columns(tasks: Sequence[NewTask]) -> dict[str, object]:
+    """The specs of tasks, as parameters of `submit_tasks`."""
+    return {
+        "names": [task.name for task in tasks],
+        "labels": [json.dumps(task.labels) for task in tasks],
+        "retries": [retry_to_json(task.retry) for task in tasks],
+        "bodies": [task.body for task in tasks],
     }
 
 

@@ -64,9 +64,10 @@ class StyxService(MachineMethods, styx_service_pb2_grpc.StyxServiceServicer):
         del context
         task = codec.new_task(request.spec, "spec", self._terms)
         call = Submit(tasks=[task], namespace=_namespace(request.namespace), **mutation_fields(request, "SubmitTask"))
-        (task_id,) = await self._use.submission.submit(call)
+        submitted = await self._use.submission.submit(call)
+        (task_id,) = submitted.task_ids
         state = TaskState.PENDING
-        if request.request_id:
+        if submitted.repeated:
             state = TaskState((await self._use.tasks.status(task_id))["state"])
         return styx_service_pb2.TaskResponse(task_id=f"t{task_id}", state=int(state))  # type: ignore[arg-type]
 
@@ -78,8 +79,8 @@ class StyxService(MachineMethods, styx_service_pb2_grpc.StyxServiceServicer):
         check_batch("specs", len(request.specs))
         tasks = await codec.new_tasks(request.specs, self._terms)
         call = Submit(tasks=tasks, namespace=_namespace(request.namespace), **mutation_fields(request, "SubmitTasks"))
-        task_ids = await self._use.submission.submit(call)
-        return styx_service_pb2.SubmitTasksResponse(task_ids=[f"t{task_id}" for task_id in task_ids])
+        submitted = await self._use.submission.submit(call)
+        return styx_service_pb2.SubmitTasksResponse(task_ids=[f"t{task_id}" for task_id in submitted.task_ids])
 
     async def GetTask(  # noqa: N802
         self, request: styx_service_pb2.GetTaskRequest, context: _Context

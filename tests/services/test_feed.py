@@ -240,3 +240,40 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
 def test_a_cursor_comes_back_from_its_text() -> None:
     cursor = Cursor(txid=2**63, seq=2**63 - 1)
     assert Cursor.parse(str(cursor)) == cursor
+
+
+async def test_one_who_waits_for_the_end_hears_of_nothing_else(server: Server) -> None:
+    agent = await server.agent()
+    (task_id,) = await server.submit()
+    (order,) = await agent.takes(1)
+    watch = Watch(server, task_ids=(task_id,), filter=parse_filter("state!=PENDING,RUNNING,CANCELLING"))
+    await watch.is_synced()
+    await agent.runs(order, exited(0))
+    await watch.has(task_id, TaskState.SUCCEEDED)
+    await watch.leaves()
+    assert watch.seen() == [(task_id, TaskState.SUCCEEDED)]
+
+
+async def test_a_commit_wakes_those_whom_it_concerns(server: Server) -> None:
+    one, other = await server.submit(*[a_new_task()] * 2)
+    feed = server.app.feed
+    asked = {"one": {"task_ids": (one,)}, "all": {}, "ends": {"filter": parse_filter("state=FAILED,CANCELLED")}}
+    watches = []
+    watchers = {}
+    for name, request in asked.items():
+        watches.append(Watch(server, **request))
+        await watches[-1].is_synced()
+        (watchers[name],) = feed._watchers - set(watchers.values())
+
+    def woken(going: list[TaskId], ended: list[TaskId]) -> set[str]:
+        for watcher in feed._watchers:
+            watcher.event.clear()
+        feed.changed(going, ended)
+        return {name for name, watcher in watchers.items() if watcher.event.is_set()}
+
+    assert woken([one], []) == {"one", "all"}
+    assert woken([other], []) == {"all"}
+    assert woken([], [other]) == {"all", "ends"}
+    assert woken([], []) == set()
+    for watch in watches:
+        await watch.leaves()

@@ -85,7 +85,7 @@ async def test_scheduling_goes_on_after_the_connections_were_cut(server: Server)
 
 async def test_a_submission_whose_answer_was_lost_is_there_and_runs(server: Server) -> None:
     agent = await server.agent()
-    server.database.lose_answer("insert_tasks")
+    server.database.lose_answer("submit_tasks")
     with pytest.raises(Unavailable):
         await server.submit(request_id="r1")
     (order,) = await agent.takes(1)
@@ -96,7 +96,7 @@ async def test_a_submission_whose_answer_was_lost_is_there_and_runs(server: Serv
 
 async def test_a_submission_to_a_new_namespace_whose_answer_was_lost_runs_too(server: Server) -> None:
     agent = await server.agent()
-    server.database.lose_answer("insert_tasks")
+    server.database.lose_answer("submit_tasks")
     with pytest.raises(Unavailable):
         await server.submit(namespace="fresh")
     (order,) = await agent.takes(1)

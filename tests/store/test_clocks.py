@@ -9,7 +9,7 @@ from styx_server.store.queries import load
 ABOUT_TIMES = {
     "find_token": "tokens expire at a time",
     "lock_join_token": "tokens expire at a time",
-    "insert_tasks": "a task may start no earlier than a time; only what is shown depends on it here",
+    "submit_tasks": "a task may start no earlier than a time; only what is shown depends on it here",
     "get_tasks": "the same",
     "get_status": "the same",
     "forget_requests": "request ids are promised for a time",

@@ -67,8 +67,19 @@ END: dict[str, Any] = {
 }
 
 
+LOGS: dict[str, Any] = {
+    "log_ids": [ROWS + 1],
+    "log_attempts": [1],
+    "log_streams": [1],
+    "log_fences": [20],
+    "totals": [0],
+    "digests": [b""],
+    "gaps": [None],
+}
+
+
 def ends(ids: list[int]) -> dict[str, Any]:
-    return {"ids": ids, "fences": ids, **{name: value * len(ids) for name, value in END.items()}}
+    return {"ids": ids, "fences": ids, **{name: value * len(ids) for name, value in END.items()}, **LOGS}
 
 
 def starts(ids: list[int], fences: list[int], agents: list[int]) -> dict[str, Any]:
@@ -96,11 +107,34 @@ def assigns(ids: list[int], fences: list[int]) -> dict[str, Any]:
     }
 
 
+SUBMIT: dict[str, Any] = {
+    "specs": [1, 1],
+    "task_calls": [1, 1],
+    "shape_ids": [1, 1],
+    "namespaces": ["default"] * 2,
+    "priorities": [0, 0],
+    "at_most_once": [False, False],
+    "disconnect_ms": [None, None],
+    "not_before": [None, None],
+    "names": ["n"],
+    "labels": ["{}"],
+    "retries": [None],
+    "bodies": [b""],
+    "spec_calls": [1],
+    "calls": [1],
+    "token_ids": [1],
+    "methods": ["m"],
+    "request_ids": ["new"],
+    "digests": [b""],
+    "firsts": [1],
+    "lasts": [2],
+}
 LIVE = list(range(20, 420, 20))
 WAITING = list(range(1, 401, 20))
 CHUNKS = {"task_id": 7, "attempt": 1, "stream": 1, "position": 100, "count": 4}
 
 HOT: list[tuple[str, dict[str, Any]]] = [
+    ("submit_tasks", SUBMIT),
     ("assign_tasks", assigns(WAITING, [ROWS * 20 + number for number in WAITING])),
     ("start_attempts", starts(LIVE, LIVE, [number % 20 + 1 for number in LIVE])),
     ("end_attempts", ends(LIVE)),
@@ -185,6 +219,16 @@ async def test_a_watch_that_is_up_to_date_reads_only_what_is_new(store: Database
     used = [node for node in nodes(json.loads(text)[0]["Plan"]) if "task_events" in node.get("Relation Name", "")]
     assert {node["Node Type"] for node in used} <= {"Index Scan", "Bitmap Heap Scan", "Index Only Scan"}
     assert all("txid" in node.get("Index Cond", node.get("Recheck Cond", "")) for node in used)
+
+
+@pytest.mark.parametrize(("name", "values"), [("submit_tasks", SUBMIT), ("end_attempts", ends(LIVE))])
+async def test_of_a_batch_nothing_is_compared_all_with_all(store: Database, name: str, values: dict[str, Any]) -> None:
+    query = load()[name]
+    async with store.connection() as connection:
+        text = await connection.fetchval(f"explain (format json) {query.sql}", *query.arguments(values))
+    found = list(nodes(json.loads(text)[0]["Plan"]))
+    assert not [node for node in found if node.get("Join Type") == "Semi"]
+    assert any("hashed SubPlan" in node.get("Filter", "") for node in found)
 
 
 async def test_the_queue_is_read_in_its_order_and_no_more_than_is_wanted_is_sorted(store: Database) -> None:

@@ -46,7 +46,7 @@ class GatedDatabase(Database):
     """The real database, but for the gates."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database._pool)
+        super().__init__(database._connections._pool)
         self._before: dict[str, Gate] = {}
         self._after: dict[str, Gate] = {}
         self._lost: dict[str, int] = {}

@@ -201,7 +201,7 @@ class Server:
             namespace=changes.pop("namespace", "default"),
             tasks=tasks or (a_new_task(**changes),),
         )
-        return await self.app.submission.submit(call)
+        return (await self.app.submission.submit(call)).task_ids
 
     async def cancel(self, *task_ids: TaskId, grace: float | None = None) -> list[TaskState]:
         """Asks tasks to stop; returns their states after it."""

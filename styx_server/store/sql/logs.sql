@@ -30,21 +30,6 @@ where log_streams.task_id = input.task_id and log_streams.attempt = input.attemp
     and log_streams.stored_bytes = input.old_end
 returning log_streams.task_id, log_streams.attempt, log_streams.stream;
 
--- name: finish_streams
--- Records how much an attempt wrote to each stream, and the digest of it.
-insert into log_streams (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
-select task_id, attempt, stream, fence, total_bytes, sha256, gaps::jsonb
-from unnest(:task_ids::bigint[], :attempts::int[], :streams::smallint[], :fences::bigint[], :totals::bigint[],
-            :digests::bytea[], :gaps::text[])
-    as input (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
-order by 1, 2, 3
-on conflict (task_id, attempt, stream) do update
-set total_bytes = greatest(excluded.total_bytes, log_streams.stored_bytes),
-    -- An agent that lost what is stored here cannot know the digest of it.
-    sha256 = case when excluded.total_bytes < log_streams.stored_bytes then '' else excluded.sha256 end,
-    gaps = coalesce(excluded.gaps, log_streams.gaps)
-where log_streams.total_bytes is null;
-
 -- name: seal_stream
 -- Records whether what is stored is what was written.
 update log_streams set sealed = :sealed, corrupt = not :sealed

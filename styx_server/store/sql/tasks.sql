@@ -1,7 +1,3 @@
--- name: reserve_task_ids
--- Takes ids for tasks that are about to be stored; ids of a failed submission are never used.
-select nextval('task_ids') as id from generate_series(1, :count::int);
-
 -- name: claim_requests
 -- Records request ids; those that are not returned were used before.
 insert into requests (token_id, method, request_id, digest, task_ids)
@@ -18,30 +14,59 @@ select requests.token_id, requests.method, requests.request_id, requests.digest,
 from unnest(:token_ids::bigint[], :methods::text[], :request_ids::text[]) as input (token_id, method, request_id)
 join requests using (token_id, method, request_id);
 
--- name: insert_specs
--- Stores the immutable parts of tasks; returns an id for each, in the order given.
-insert into task_specs (name, labels, retry, body)
-select name, labels::jsonb, retry::jsonb, body
-from unnest(:names::text[], :labels::text[], :retries::text[], :bodies::bytea[]) with ordinality
-    as input (name, labels, retry, body, position)
-order by position
-returning id;
-
--- name: insert_tasks
--- Stores new tasks and says so in their timelines.
-with inserted as (
+-- name: submit_tasks
+-- Stores tasks of many calls with their specs and request ids; a call whose request id was used before stores nothing.
+-- Numbers of calls count from 1; tasks of call 0 are stored in any case. Specs and tasks are told by their places, from 1.
+-- What is asked with `is true` is looked up in a hash table; without it, it would be a join that compares all with all.
+with numbered as materialized (
+    select nextval('task_ids') as id, input.*
+    from unnest(:specs::int[], :task_calls::int[], :shape_ids::int[], :namespaces::text[], :priorities::smallint[],
+                :at_most_once::boolean[], :disconnect_ms::bigint[], :not_before::timestamptz[])
+        as input (spec, call, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
+), ids as materialized (
+    -- Later tasks have larger ids.
+    select array_agg(id order by id) as ids from numbered
+), asked as materialized (
+    select input.*
+    from unnest(:calls::int[], :token_ids::bigint[], :methods::text[], :request_ids::text[], :digests::bytea[],
+                :firsts::int[], :lasts::int[])
+        as input (call, token_id, method, request_id, digest, first, last)
+), claimed as (
+    insert into requests (token_id, method, request_id, digest, task_ids)
+    select token_id, method, request_id, digest, (select ids from ids)[first:last]
+    from asked
+    order by token_id, method, request_id
+    on conflict do nothing
+    returning token_id, method, request_id
+), won as materialized (
+    select 0 as call
+    union all
+    select call from asked
+    where ((token_id, method, request_id) in (select token_id, method, request_id from claimed)) is true
+), specs as materialized (
+    select nextval('task_specs_id_seq') as id, input.*
+    from unnest(:names::text[], :labels::text[], :retries::text[], :bodies::bytea[], :spec_calls::int[])
+        as input (name, labels, retry, body, call)
+), spec_ids as materialized (
+    select array_agg(id order by id) as ids from specs
+), stored_specs as (
+    insert into task_specs (id, name, labels, retry, body) overriding system value
+    select id, name, labels::jsonb, retry::jsonb, body from specs
+    where (call in (select call from won)) is true
+), stored as (
     insert into tasks (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before, reason,
         message)
-    select id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before,
+    select id, (select ids from spec_ids)[spec], shape_id, namespace, priority, at_most_once, disconnect_ms, not_before,
         case when not_before > now() then 'not_before' else '' end,
         case when not_before > now() then 'starts no earlier than it was told to' else '' end
-    from unnest(:ids::bigint[], :spec_ids::bigint[], :shape_ids::int[], :namespaces::text[], :priorities::smallint[],
-                :at_most_once::boolean[], :disconnect_ms::bigint[], :not_before::timestamptz[])
-        as input (id, spec_id, shape_id, namespace, priority, at_most_once, disconnect_ms, not_before)
+    from numbered
+    where (call in (select call from won)) is true
     returning id, namespace
+), noted as (
+    insert into task_events (task_id, state, namespace, kind)
+    select id, 1, namespace, 'submitted' from stored
 )
-insert into task_events (task_id, state, namespace, kind)
-select id, 1, namespace, 'submitted' from inserted;
+select (select ids from ids) as ids, (select array_agg(call) from won) as won;
 
 -- name: intern_shape
 -- The id of a shape, stored when it is new.
@@ -156,7 +181,8 @@ with changed as (
 select id, fence, agent_id from changed;
 
 -- name: end_attempts
--- Ends attempts and moves their tasks on, if nothing about them changed since it was decided.
+-- Ends attempts and moves their tasks on, if nothing about them changed since it was decided; and records how much each
+-- of them wrote to its streams, and the digests of it.
 with changed as (
     update tasks set
         attempt_state = 5, state = input.state, reason = input.reason, message = input.message,
@@ -187,6 +213,21 @@ with changed as (
 ), noted as (
     insert into task_events (task_id, agent_id, attempt, fence, state, namespace, kind, message)
     select id, agent_id, attempt, fence, state, namespace, 'ended', message from changed
+), finished as (
+    insert into log_streams (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
+    select task_id, attempt, stream, fence, total_bytes, sha256, gaps::jsonb
+    from unnest(:log_ids::bigint[], :log_attempts::int[], :log_streams::smallint[], :log_fences::bigint[],
+                :totals::bigint[], :digests::bytea[], :gaps::text[])
+        as input (task_id, attempt, stream, fence, total_bytes, sha256, gaps)
+    -- A hash table, not a join that compares all with all.
+    where (fence in (select fence from changed)) is true
+    order by 1, 2, 3
+    on conflict (task_id, attempt, stream) do update
+    set total_bytes = greatest(excluded.total_bytes, log_streams.stored_bytes),
+        -- An agent that lost what is stored here cannot know the digest of it.
+        sha256 = case when excluded.total_bytes < log_streams.stored_bytes then '' else excluded.sha256 end,
+        gaps = coalesce(excluded.gaps, log_streams.gaps)
+    where log_streams.total_bytes is null
 )
 select id, fence from changed;
 
@@ -317,12 +358,20 @@ from task_events where task_id = :task_id order by txid, seq limit 1000;
 select state, count(*) as count from tasks group by state;
 
 -- name: read_feed
--- Changes behind a place in the order of commits, up to the oldest running transaction.
-select txid::text as txid, seq, task_id, namespace
-from task_events
-where (txid, seq) > (:txid::text::xid8, :seq::bigint) and txid < pg_snapshot_xmin(pg_current_snapshot())
-order by txid, seq
-limit :count;
+-- Changes behind a place in the order of commits, up to the oldest running transaction; at least one row, perhaps empty.
+-- Settled: no transaction ran, so all that was committed before is here or in the next page.
+select change.*, horizon.settled
+from (
+    select pg_snapshot_xmin(seen) as txid, pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen) as settled
+    from pg_current_snapshot() as seen
+) as horizon
+left join lateral (
+    select task_events.txid::text as txid, seq, task_id, namespace
+    from task_events
+    where (task_events.txid, seq) > (:txid::text::xid8, :seq::bigint) and task_events.txid < horizon.txid
+    order by task_events.txid, seq
+    limit :count
+) as change on true;
 
 -- name: read_elsewhere
 -- What other servers changed behind a place in the order of transactions, with the tasks as they are now; of this
