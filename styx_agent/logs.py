@@ -192,9 +192,10 @@ class LogPusher:
                 # An ack went past it, or nobody wants it: its files are gone, or about to go.
                 del self._waiting[key]
                 continue
-            if not self._is_due(stream, now) or stream.sent - stream.durable >= _STREAM_WINDOW:
+            window = _STREAM_WINDOW - (stream.sent - stream.durable)
+            if not self._is_due(stream, now) or window <= 0:
                 continue
-            chunk = self._chunks.next(stream, min(room, CHUNK_BYTES))
+            chunk = self._chunks.next(stream, min(room, window, CHUNK_BYTES))
             chunks.append(chunk)
             room -= chunk.length
             self._unacked += chunk.length
@@ -210,7 +211,9 @@ class LogPusher:
 
     def _due_at(self, stream: Stream) -> int:
         held = self._ledger.get(stream.fence)
-        if held is None or held.ended or held.condemned:
+        begins = not stream.sent  # nobody can be known to look at what has not begun
+        answered = stream.fence in self._interest and stream.sent == stream.durable
+        if held is None or held.ended or held.condemned or begins or answered:
             return 0
         patience = _SOON_MICROS if stream.fence in self._interest else _LAZY_MICROS
         return (stream.waiting_since or 0) + patience

@@ -30,7 +30,6 @@ _WELCOME_SECONDS = 30.0
 _SILENCE_MICROS = 300_000_000
 _UNACKED_BEATS = 2.5
 """When the last acked beat was sent this many beats ago, two are without an ack."""
-_LINGER_SECONDS = 0.001
 _BUSY_LINGER_SECONDS = 0.02
 _BUSY_ATTEMPTS = 8
 """With more than that alive nobody waits for one report: one for many costs the server as much as one for one."""
@@ -235,9 +234,9 @@ class Session:
                 await self._beat(call)
                 next_beat = now + round(ids.around(self._beat_seconds) * 1e6)
             if self._ledger.has_news and len(self._reports) < _REPORTS_IN_FLIGHT:
-                # What starts and ends meanwhile becomes one report.
                 busy = len(self._ledger.live_fences()) > _BUSY_ATTEMPTS
-                await clock.sleep(_BUSY_LINGER_SECONDS if busy else _LINGER_SECONDS)
+                if busy:  # what starts and ends meanwhile becomes one report
+                    await clock.sleep(_BUSY_LINGER_SECONDS)
                 await self._report(call, busy=busy)
                 continue
             self._wake.clear()

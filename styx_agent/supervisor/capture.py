@@ -5,7 +5,6 @@ Next: `attempt.py`, which owns two of these.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from collections.abc import Callable
@@ -37,10 +36,9 @@ class Capture:
         self._grown = grown
         self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._fd, False)
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._fd, _F_SETPIPE_SZ, _PIPE_BYTES)
-        self._capacity = fcntl.fcntl(self._fd, _F_GETPIPE_SZ)
+        self._capacity = _enlarge(self._fd)
         self._dropping = False
+        self._ended = False
         self._held = b""
         self._watching = False
         self._retry: Timer | None = None
@@ -67,7 +65,7 @@ class Capture:
         """
         self._unwatch()
         self.close_write_end()
-        left = self._capacity
+        left = 0 if self._ended else self._capacity
         while self._fd >= 0 and not self._held and left > 0:
             count = self._read(_BUFFER)
             if count <= 0:
@@ -89,6 +87,7 @@ class Capture:
         self._dropping = room <= 0 or (self._dropping and room < self.spool.limit // 2)
         count = self._read(_BUFFER if self._dropping else _BUFFER[: min(room, len(_BUFFER))])
         if count == 0:
+            self._ended = True
             self._unwatch()
         elif count > 0:
             if self._dropping:
@@ -163,3 +162,11 @@ class Capture:
         if self._watching:
             self._watching = False
             self._reactor.unwatch(self._fd)
+
+
+def _enlarge(fd: int) -> int:
+    """Makes a pipe as large as is allowed, and returns how much it holds."""
+    try:
+        return fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        return fcntl.fcntl(fd, _F_GETPIPE_SZ)

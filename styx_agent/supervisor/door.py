@@ -14,7 +14,7 @@ from styx_agent.supervisor import wire
 from styx_agent.supervisor.reactor import READ, WRITE, Reactor
 from styx_agent.supervisor.wire import Message
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 64 << 10  # a larger buffer would be mapped and unmapped for each read
 
 
 class Door:

@@ -9,6 +9,7 @@ _CLOCK_BOOTTIME = 7
 _TFD_NONBLOCK, _TFD_CLOEXEC, _TFD_TIMER_ABSTIME = 0o4000, 0o2000000, 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SYS_CLONE3 = 435
+_CLONE_CLEAR_SIGHAND = 0x1_0000_0000
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _SIGCHLD = 17
 
@@ -43,12 +44,14 @@ class _TimerSpec(ctypes.Structure):
 def fork_into_cgroup(cgroup_fd: int) -> int:
     """Forks; the child is born inside the cgroup, so there is no moment in which it could escape.
 
-    The child may do nothing but prepare and exec: Python has not been told that it was forked.
+    It has none of our signal handlers: what is meant for it acts on it as on any program, and is never taken for a
+    signal to us. What is ignored here is ignored there too. The child may do nothing but prepare and exec: Python has
+    not been told that it was forked, and each page that it touches is copied.
 
     Raises:
         OSError: the kernel or a filter does not know `clone3` with a cgroup.
     """
-    args = _CloneArgs(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD, cgroup=cgroup_fd)
+    args = _CloneArgs(flags=_CLONE_INTO_CGROUP | _CLONE_CLEAR_SIGHAND, exit_signal=_SIGCHLD, cgroup=cgroup_fd)
     pid = int(_libc.syscall(_SYS_CLONE3, ctypes.byref(args), ctypes.sizeof(args)))
     if pid < 0:
         raise _error("clone3")

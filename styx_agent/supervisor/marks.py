@@ -75,8 +75,8 @@ def send_if(pid: int, still_it: Callable[[], bool], *signals: signal.Signals) ->
 def own_children() -> list[int] | None:
     """Direct children of this process, orphans that came to it included; None: this kernel does not tell."""
     try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-            return [int(pid) for pid in file.read().split()]
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb", buffering=0) as file:
+            return [int(pid) for pid in file.readall().split()]
     except OSError:
         return None
 

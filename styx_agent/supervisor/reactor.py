@@ -39,7 +39,7 @@ class Reactor:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._handlers: dict[int, tuple[int, Callable[[int], None]]] = {}
         self._timers: list[Timer] = []
         self._count = 0
         self._timer_fd = kernel.boottime_timer()
@@ -49,11 +49,11 @@ class Reactor:
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         """Calls the handler with the events whenever the descriptor is ready; replaces an earlier wish."""
-        if fd in self._handlers:
-            self._epoll.modify(fd, events)
-        else:
+        if (known := self._handlers.get(fd)) is None:
             self._epoll.register(fd, events)
-        self._handlers[fd] = handler
+        elif known[0] != events:
+            self._epoll.modify(fd, events)
+        self._handlers[fd] = (events, handler)
 
     def unwatch(self, fd: int) -> None:
         """Ends a wish. To be called before the descriptor is closed."""
@@ -82,10 +82,9 @@ class Reactor:
         while self._running:
             self._arm()
             for fd, events in self._epoll.poll(0 if hurry else -1):
-                handler = self._handlers.get(fd)
-                if handler is not None:
+                if (known := self._handlers.get(fd)) is not None:
                     with _surviving():
-                        handler(events)
+                        known[1](events)
             self._fire()
             hurry = False
             with _surviving():

@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -24,8 +25,8 @@ _TASK_OOM_SCORE = b"500"
 _SUPERVISOR_OOM_SCORE = b"-900"
 _BURST_MICROS = 20_000
 """Measured on Linux 6.18: up to that long after the last step the next one takes 0.1 ms, after twice as long 8 ms."""
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP)  # perhaps ignored, and ignoring is inherited
-_OUR_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # those that the supervisor handles
+_PERHAPS_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP)
+_REPORT_BYTES = 64 << 10  # all that the pipe holds
 _NO_PATH = "/usr/bin:/bin"
 
 
@@ -63,6 +64,10 @@ class Spawner:
         self._own_rttime = resource.getrlimit(resource.RLIMIT_RTTIME)
         self._errors: dict[int, str] = {}
         self._last_micros = 0
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # also inherited, perhaps from whoever started us
+        for number in _PERHAPS_IGNORED:  # ignoring is inherited, a handler that does nothing is not
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
         # Each running attempt holds two pipes and up to two files here.
         self._own_files = (self._task_files[1], self._task_files[1])
         resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
@@ -94,7 +99,7 @@ class Spawner:
     def error_of(self, pid: int) -> str:
         """Why a process that has ended never became its program; empty if it did."""
         with contextlib.suppress(BlockingIOError):
-            for line in os.read(self._reports, 1 << 20).splitlines():
+            for line in os.read(self._reports, _REPORT_BYTES).splitlines():
                 reporter, words = json.loads(line)
                 self._errors[reporter] = words
         return self._errors.pop(pid, "")
@@ -112,49 +117,36 @@ class Spawner:
             (os.POSIX_SPAWN_DUP2, launch.stdout, 1),
             (os.POSIX_SPAWN_DUP2, launch.stderr, 2),
         ]
-        resource.setrlimit(resource.RLIMIT_RTTIME, (launch.mark, self._own_rttime[1]))
-        resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
         try:
-            pid = os.posix_spawn(
-                program,
-                launch.argv,
-                launch.env,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_DEFAULT_SIGNALS,
-            )
+            with self._limits_of(launch):
+                pid = os.posix_spawn(program, launch.argv, launch.env, file_actions=actions, setsid=True, setsigmask=())
         except (OSError, ValueError) as error:
             raise _cannot_run(launch.argv[0], error) from None
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
-            resource.setrlimit(resource.RLIMIT_RTTIME, self._own_rttime)
         set_oom_score(_TASK_OOM_SCORE, pid)
         return pid
 
-    def _fork(self, program: str, launch: Launch, cgroup: Cgroup) -> int:
-        # Until it is another program the child has our handlers, and our pipe to tell of signals: one that is meant for
-        # it would be taken for one to us. It waits until the child bears it like any program.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    @contextlib.contextmanager
+    def _limits_of(self, launch: Launch) -> Iterator[None]:
+        """Gives this process the limits that a child is to inherit."""
+        resource.setrlimit(resource.RLIMIT_RTTIME, (launch.mark, self._own_rttime[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
         try:
-            with cgroup.opened() as fd:
-                pid = kernel.fork_into_cgroup(fd)
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
+            resource.setrlimit(resource.RLIMIT_RTTIME, self._own_rttime)
+
+    def _fork(self, program: str, launch: Launch, cgroup: Cgroup) -> int:
+        with self._limits_of(launch), cgroup.opened() as fd:
+            pid = kernel.fork_into_cgroup(fd)
             if pid == 0:
                 self._become(program, launch)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        set_oom_score(_TASK_OOM_SCORE, pid)
         return pid
 
     def _become(self, program: str, launch: Launch) -> NoReturn:
         try:
             os.setsid()
-            resource.setrlimit(resource.RLIMIT_RTTIME, (launch.mark, self._own_rttime[1]))
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
-            signal.set_wakeup_fd(-1)
-            for number in (*_DEFAULT_SIGNALS, *_OUR_SIGNALS):
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            set_oom_score(_TASK_OOM_SCORE)
             os.dup2(self._null, 0)
             os.dup2(launch.stdout, 1)
             os.dup2(launch.stderr, 2)

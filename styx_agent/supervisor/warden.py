@@ -16,6 +16,7 @@ from styx_agent.supervisor.attempt import Attempt, Surroundings
 from styx_agent.supervisor.children import Children
 from styx_agent.supervisor.journal import Journal
 from styx_agent.supervisor.leases import LeaseKeeper
+from styx_agent.supervisor.news import News
 from styx_agent.supervisor.reactor import Reactor
 from styx_agent.supervisor.room import Room
 from styx_agent.supervisor.trash import Trash
@@ -60,7 +61,7 @@ class Warden:
         self._condemned: set[int] = set()
         self._room = Room()
         self._to_start: list[Attempt] = []
-        self._changed: dict[int, Message] = {}
+        self._news = News()
         self._grown: dict[tuple[int, str], int] = {}
 
     # What `main.py` and `recovery.py` tell it.
@@ -141,7 +142,7 @@ class Warden:
         if self._ended.pop(fence, None) is None:
             return
         failpoints.hit("supervisor.forget.received")
-        self._changed.pop(fence, None)
+        self._news.forget(fence)
         self._journal.forget(fence)
         self._trash.throw_away(f"{self._directory}/attempts/{fence}")
         self._spent[fence] = None
@@ -163,7 +164,7 @@ class Warden:
             self._ended[fence] = message
             if fence in self._journal.starts:  # else it never got room
                 self._journal.end(fence, {name: message[name] for name in _KEPT})
-        self._changed[fence] = message
+        self._news.note(message, self.around.reactor)
 
     def on_grown(self, attempt: Attempt, stream: str) -> None:
         """A stream has news; only the latest counts."""
@@ -205,7 +206,7 @@ class Warden:
         # What has ended says all of its streams with its end.
         messages = [_growth(self._live[fence], stream) for fence, stream in self._grown if fence in self._live]
         self._grown.clear()
-        changed, self._changed = list(self._changed.values()), {}
+        changed = self._news.take()
         messages += [{"op": "changed", "attempt": message} for message in changed]
         for message in changed:
             failpoints.hit("supervisor.exit.journaled" if message["state"] == "ENDED" else "supervisor.start.noticed")

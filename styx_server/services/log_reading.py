@@ -94,46 +94,50 @@ class LogReading:
         """
         event = self._streams.output(request.task_id).subscribe()
         try:
-            async for number in self._numbers(request, event):
-                async for piece in self._attempt(request, number, event):
+            async for number, task in self._numbers(request, event):
+                async for piece in self._attempt(request, number, task, event):
                     yield piece
                 # Of the attempts that follow, everything is wanted.
                 request = replace(request, tail_lines=0)
         finally:
             self._streams.release_output(request.task_id, event)
 
-    async def _numbers(self, request: LogRequest, event: asyncio.Event) -> AsyncGenerator[int, None]:
-        """Which attempts to read, each as soon as there is one."""
-        latest = (await self._task(request.task_id))["attempt"]
+    async def _numbers(self, request: LogRequest, event: asyncio.Event) -> AsyncGenerator[tuple[int, Row], None]:
+        """Which attempts to read, each as soon as there is one, and the task as it is then."""
+        task = await self._task(request.task_id)
+        latest = task["attempt"]
         if request.attempt > latest:
             text = f"task t{request.task_id} has had {latest} attempts; there is no attempt {request.attempt}"
             raise NotFound(text, reason="ATTEMPT_NOT_FOUND")
         if request.attempt or not request.follow:
             for number in filter(None, [request.attempt or latest]):
-                yield number
+                yield number, task
             return
         number = max(1, latest)
         while True:
-            task = await self._task(request.task_id)
             if task["attempt"] >= number:
-                yield number
+                yield number, task
                 number += 1
             elif TaskState(task["state"]).ended or task["reason"] == "held":
                 return
             else:
                 await _wait(event)
+            task = await self._task(request.task_id)
 
-    async def _attempt(self, request: LogRequest, number: int, event: asyncio.Event) -> AsyncGenerator[Piece, None]:
+    async def _attempt(
+        self, request: LogRequest, number: int, task: Row, event: asyncio.Event
+    ) -> AsyncGenerator[Piece, None]:
         cursors = await self._cursors(request, number)
-        with self._followed(cursors, await self._live(request, number)):
+        with self._followed(cursors, _live(task, number) if request.follow else None):
             quiet = 0.0
             while True:
                 event.clear()
                 drained = False
+                self._attach([cursor for cursor in cursors if cursor.state is None])
                 async for piece in self._drain(cursors, request):
                     drained = True
                     yield piece
-                if drained and not any(cursor.state and cursor.state.total is not None for cursor in cursors):
+                if request.follow and drained and not any(c.state and c.state.total is not None for c in cursors):
                     # In the midst of a live stream memory says enough; the database is asked when it falls silent.
                     quiet = 0.0
                     await _wait(event)
@@ -167,15 +171,6 @@ class LogReading:
             cursors.append(_Cursor(key=key, position=position, told=position))
         return cursors
 
-    async def _live(self, request: LogRequest, number: int) -> Followed | None:
-        """Who runs the attempt now, if it is followed and live."""
-        if not request.follow:
-            return None
-        task = await self._task(request.task_id)
-        if task["attempt"] != number or not AttemptState(task["attempt_state"]).live:
-            return None
-        return Followed(AgentId(task["agent_id"]), request.task_id, Fence(task["fence"]))
-
     @contextmanager
     def _followed(self, cursors: list[_Cursor], live: Followed | None) -> Iterator[None]:
         if live:
@@ -193,7 +188,11 @@ class LogReading:
         missing = [cursor for cursor in cursors if cursor.state is None or not cursor.state.complete]
         if missing:
             await self._streams.load(request.task_id, number)
-        for cursor in missing:
+        self._attach(missing)
+
+    def _attach(self, cursors: list[_Cursor]) -> None:
+        """Gives cursors the states that are in memory."""
+        for cursor in cursors:
             state = self._streams.peek(cursor.key)
             if state is not None and cursor.state is not state:
                 if cursor.state is not None:
@@ -265,6 +264,13 @@ class LogReading:
     async def _over(self, task_id: TaskId, number: int) -> bool:
         task = await self._task(task_id)
         return bool(task["attempt"] > number or not AttemptState(task["attempt_state"]).live)
+
+
+def _live(task: Row, number: int) -> Followed | None:
+    """Who runs an attempt, if it is the task's latest and lives."""
+    if task["attempt"] != number or not AttemptState(task["attempt_state"]).live:
+        return None
+    return Followed(AgentId(task["agent_id"]), TaskId(task["id"]), Fence(task["fence"]))
 
 
 def _line_start(raw: bytes, end: int, wanted: int) -> tuple[int, int]:

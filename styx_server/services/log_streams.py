@@ -75,7 +75,6 @@ class StreamState:
     sealed: bool = False
     corrupt: bool = False
     gaps: list[LogGap] = field(default_factory=list)
-    in_database: bool = False
     hasher: hashlib._Hash | None = None
     tail: deque[Chunk] = field(default_factory=deque)
     tail_size: int = 0
@@ -87,9 +86,9 @@ class StreamState:
         """Everything that was written is stored, or known to be missing."""
         return self.total is not None and self.stored >= self.total
 
-    def remember(self, chunk: Chunk) -> None:
-        """Keeps a stored chunk for followers at the end of the stream."""
-        if not self.followers:
+    def remember(self, chunk: Chunk, *, watched: bool) -> None:
+        """Keeps a stored chunk for followers at the end of the stream; `watched`: some wait for it to begin."""
+        if not self.followers and not watched:
             self.tail.clear()
             self.tail_size = 0
             return
@@ -143,10 +142,16 @@ class LogStreams:
         self._states: OrderedDict[StreamKey, StreamState] = OrderedDict()
         self._outputs: dict[TaskId, AttemptOutput] = {}
 
-    async def get(self, key: StreamKey, fence: Fence) -> StreamState:
-        """The state of a stream, read from the database when it is not in memory; a new one starts empty."""
+    async def get(self, key: StreamKey, fence: Fence, *, look: bool = True) -> StreamState:
+        """The state of a stream, read from the database when it is not in memory; a new one starts empty.
+
+        Args:
+            key: which.
+            fence: of its attempt.
+            look: whether to read it; a caller who does not must find out whether the stream is really new.
+        """
         state = self._states.get(key)
-        if state is None:
+        if state is None and look:
             await self.load(key.task_id)
             state = self._states.get(key)
         if state is None:
@@ -176,7 +181,7 @@ class LogStreams:
                 # What is in memory would have a hole now.
                 known.tail.clear()
                 known.tail_size = 0
-            known.sealed, known.corrupt, known.in_database = fresh.sealed, fresh.corrupt, True
+            known.sealed, known.corrupt = fresh.sealed, fresh.corrupt
             states.append(known)
         return states
 
@@ -187,6 +192,10 @@ class LogStreams:
     def forget(self, key: StreamKey) -> None:
         """Drops what is in memory, so that it is read again."""
         self._states.pop(key, None)
+
+    def is_watched(self, task_id: TaskId) -> bool:
+        """Whether somebody waits here for output of a task."""
+        return task_id in self._outputs
 
     def output(self, task_id: TaskId) -> AttemptOutput:
         """The wake-up calls of a task."""
@@ -235,6 +244,5 @@ def state_from_row(row: Row) -> StreamState:
         sealed=row["sealed"],
         corrupt=row["corrupt"],
         gaps=[LogGap(start=gap["start"], end=gap["end"], reason=gap["reason"]) for gap in row["gaps"] or ()],
-        in_database=True,
         hasher=hashlib.sha256() if row["stored_bytes"] == 0 else None,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
@@ -114,7 +114,7 @@ class Transaction:
         query = self._queries[name]
         await self._connection.fetch(query.sql, *query.arguments(values))
 
-    async def copy(self, table: str, columns: list[str], records: list[tuple[object, ...]]) -> None:
+    async def copy(self, table: str, columns: list[str], records: Sequence[tuple[object, ...]]) -> None:
         """Appends rows with COPY, the quickest way in for bytes."""
         await self._connection.copy_records_to_table(table, columns=columns, records=records)
 

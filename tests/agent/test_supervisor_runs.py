@@ -154,7 +154,7 @@ def test_a_full_spool_makes_the_command_wait(supervisor: SupervisorDriver) -> No
     fence = supervisor.start(f"head -c {size} /dev/zero | tr '\\0' x; echo done >&2", spool_bytes=limit)
     supervisor.written(fence, limit)
     assert supervisor.streams[fence, "stdout"]["end"] == limit
-    assert supervisor.state(fence) == "RUNNING"
+    supervisor.running(fence)
     position = limit
     while position < size - limit:
         supervisor.free(fence, "stdout", position)

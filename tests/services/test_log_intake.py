@@ -239,6 +239,22 @@ async def test_an_append_whose_answer_was_lost_is_not_stored_twice(server: Serve
     await sealed(server)
 
 
+async def test_a_stream_that_this_server_forgot_is_not_begun_again(server: Server) -> None:
+    agent, order = await server.one_running()
+    other = await agent.writes(order, chunk(0, b"errors "), stream=ERR)
+    await agent.writes(order, chunk(0, b"stored "))
+    server.app.streams.forget(StreamKey(order.task_id, 1, OUT))
+    same = [agent.writes(order, chunk(0, b"stored ")), agent.writes(order, chunk(7, b"more"), stream=ERR)]
+    assert await gathered(same) == [stored(7), stored(other.end + 4)]
+    assert await agent.writes(order, chunk(7, b"and on")) == stored(13)
+    assert await read(server, order.task_id) == b"stored and on"
+    assert await read(server, order.task_id, ERR) == b"errors more"
+    ends = [log_end(b"stored and on"), log_end(b"errors more", stream=ERR)]
+    assert await agent.ends(order, exited(0), ends)
+    await server.app.intake.seal_leftovers()
+    assert [row["corrupt"] for row in await server.rows("select corrupt from log_streams")] == [False, False]
+
+
 async def test_many_streams_at_once_are_each_stored_whole(server: Server) -> None:
     agent = await server.agent()
     for name in "abcd":

@@ -163,7 +163,10 @@ HOT: list[tuple[str, dict[str, Any]]] = [
     (
         "advance_streams",
         {"task_ids": LIVE, "attempts": [1] * 20, "streams": [1] * 20, "starts": [10] * 20, "ends": [20] * 20}
-        | {"gaps": [None] * 20},
+        | {"gaps": [None] * 20, "fences": LIVE, "chunk_task_id": LIVE, "chunk_attempt": [1] * 20}
+        | {"chunk_stream": [1] * 20, "chunk_start_offset": [10] * 20, "chunk_length": [10] * 20}
+        | {"chunk_codec": [1] * 20, "chunk_times": [b""] * 20, "chunk_data": [b"ten bytes."] * 20}
+        | {"chunk_time": [NOW] * 20},
     ),
     (
         "list_task_ids",

@@ -9,26 +9,40 @@ order by attempt, stream;
 select task_id, attempt, stream, fence, stored_bytes, total_bytes, sha256, sealed, corrupt, gaps
 from log_streams where task_id = any(:task_ids::bigint[]);
 
--- name: ensure_streams
--- Makes streams known before their first byte.
-insert into log_streams (task_id, attempt, stream, fence)
-select task_id, attempt, stream, fence
-from unnest(:task_ids::bigint[], :attempts::int[], :streams::smallint[], :fences::bigint[])
-    as input (task_id, attempt, stream, fence)
-order by 1, 2, 3
-on conflict do nothing;
-
 -- name: advance_streams
--- Moves the ends of streams, each only from where the new bytes start; those that are not returned did not fit.
-update log_streams set stored_bytes = input.new_end,
-    gaps = case when input.gaps is null or log_streams.gaps @> input.gaps::jsonb then log_streams.gaps
-        else coalesce(log_streams.gaps, '[]'::jsonb) || input.gaps::jsonb end
-from unnest(:task_ids::bigint[], :attempts::int[], :streams::smallint[], :starts::bigint[], :ends::bigint[],
-            :gaps::text[])
-    as input (task_id, attempt, stream, old_end, new_end, gaps)
-where log_streams.task_id = input.task_id and log_streams.attempt = input.attempt and log_streams.stream = input.stream
-    and log_streams.stored_bytes = input.old_end
-returning log_streams.task_id, log_streams.attempt, log_streams.stream;
+-- Stores pieces of streams and moves their ends, each only from where its pieces start; what is not returned did not fit.
+with input as materialized (
+    select * from unnest(:task_ids::bigint[], :attempts::int[], :streams::smallint[], :fences::bigint[],
+            :starts::bigint[], :ends::bigint[], :gaps::text[])
+        as input (task_id, attempt, stream, fence, old_end, new_end, gaps)
+), begun as (
+    insert into log_streams (task_id, attempt, stream, fence, stored_bytes, gaps)
+    select task_id, attempt, stream, fence, new_end, gaps::jsonb from input where old_end = 0 order by 1, 2, 3
+    -- The end of an attempt may be stored before its first output.
+    on conflict (task_id, attempt, stream) do update set stored_bytes = excluded.stored_bytes,
+        gaps = case when excluded.gaps is null or log_streams.gaps @> excluded.gaps then log_streams.gaps
+            else coalesce(log_streams.gaps, '[]'::jsonb) || excluded.gaps end
+    where log_streams.stored_bytes = 0
+    returning task_id, attempt, stream
+), moved as (
+    update log_streams set stored_bytes = input.new_end,
+        gaps = case when input.gaps is null or log_streams.gaps @> input.gaps::jsonb then log_streams.gaps
+            else coalesce(log_streams.gaps, '[]'::jsonb) || input.gaps::jsonb end
+    from input
+    where input.old_end > 0 and log_streams.task_id = input.task_id and log_streams.attempt = input.attempt
+        and log_streams.stream = input.stream and log_streams.stored_bytes = input.old_end
+    returning log_streams.task_id, log_streams.attempt, log_streams.stream
+), fitting as materialized (
+    select * from begun union all select * from moved
+), kept as (
+    insert into log_chunks (task_id, attempt, stream, start_offset, length, codec, times, data, time)
+    select * from unnest(:chunk_task_id::bigint[], :chunk_attempt::int[], :chunk_stream::smallint[],
+            :chunk_start_offset::bigint[], :chunk_length::int[], :chunk_codec::smallint[], :chunk_times::bytea[],
+            :chunk_data::bytea[], :chunk_time::timestamptz[])
+        as chunk (task_id, attempt, stream, start_offset, length, codec, times, data, time)
+    where (task_id, attempt, stream) in (select task_id, attempt, stream from fitting)
+)
+select * from fitting;
 
 -- name: seal_stream
 -- Records whether what is stored is what was written.
