@@ -11,8 +11,12 @@ import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from styx_agent import ids
 from styx_agent.errors import AgentError, WrongDeployment
+
+log = structlog.get_logger(__name__)
 
 _FILE = "identity.json"
 
@@ -74,7 +78,13 @@ class Journal:
 
     def session_opened(self, epoch: int) -> None:
         """The next session must have a larger epoch."""
-        self._save(replace(self._identity, last_epoch=max(epoch, self._identity.last_epoch)))
+        identity = replace(self._identity, last_epoch=max(epoch, self._identity.last_epoch))
+        try:
+            self._save(identity)
+        except OSError as error:
+            # A full disk must not keep us from the server that takes what fills it; the database knows the epoch too.
+            log.warning("identity_unsaved", error=str(error))
+            self._identity = identity
 
     def _load(self) -> Identity:
         try:

@@ -46,7 +46,10 @@ class Journal:
         self.ends: dict[int, Record] = {}
         self.boot_id = ""
         self._read()
-        self._compact()
+        try:
+            self._compact()
+        except OSError:  # no room for a second one: the first goes on
+            self._go_on()
 
     def boot(self, boot_id: str, supervisor_id: str) -> None:
         """A new supervisor begins."""
@@ -118,9 +121,11 @@ class Journal:
     def _read(self) -> None:
         try:
             with open(self._path, "rb") as file:
-                lines = file.read().split(b"\n")
+                data = file.read()
         except FileNotFoundError:
             return
+        self._size = data.rfind(b"\n") + 1
+        lines = data.split(b"\n")
         for line in lines[:-1]:
             try:
                 self._replay(json.loads(line))
@@ -138,6 +143,10 @@ class Journal:
             case "forget":
                 self.starts.pop(record["fence"], None)
                 self.ends.pop(record["fence"], None)
+
+    def _go_on(self) -> None:
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._file, self._size)  # a torn last line would spoil the next one
 
     def _compact(self) -> None:
         records: list[Record] = [{"k": "boot", "boot_id": self.boot_id}]

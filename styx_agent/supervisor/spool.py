@@ -9,6 +9,7 @@ were kept, in order. Knows no pipes. Next: `capture.py`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 SEGMENT_BYTES = 8 << 20
 _MARK_EVERY_MICROS = 10_000
 _MAX_MARKS = 4096
+_RESERVE_BYTES = 32 << 20
+_RESERVE_SHARE = 16
+_CHECK_BYTES = 1 << 20
 
 
 class Spool:
@@ -34,6 +38,7 @@ class Spool:
         self._fd = -1
         self._oldest = 0
         self._told = -1
+        self._unchecked = 0
 
     @property
     def room(self) -> int:
@@ -46,6 +51,7 @@ class Spool:
         Raises:
             OSError: the disk did not take all of them; `end` says how far it got.
         """
+        self._leave_reserve(len(data))
         if data and (not self.marks or now_micros - self.marks[-1][1] >= _MARK_EVERY_MICROS):
             self._mark(now_micros)
         while data:
@@ -105,6 +111,17 @@ class Spool:
         if len(self.marks) >= _MAX_MARKS:
             self.marks = self.marks[::2]
         self.marks.append((self.end, now_micros))
+
+    def _leave_reserve(self, length: int) -> None:
+        """Output stops before the disk is full: the agent itself must be able to write, or nothing ever empties it."""
+        self._unchecked += length
+        if self._base >= 0 and self._unchecked < _CHECK_BYTES:
+            return
+        parent = self._directory if self._base >= 0 else os.path.dirname(self._directory)
+        disk = os.statvfs(parent)
+        if disk.f_bavail * disk.f_frsize < min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._unchecked = 0
 
     def _open(self, base: int) -> None:
         self.close()

@@ -101,6 +101,24 @@ def test_journal_does_not_grow_for_ever(tmp_path: Path) -> None:
     assert set(a_journal(tmp_path).starts) == {1}
 
 
+def test_journal_goes_on_where_there_is_no_room_for_a_second_one(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path)
+    journal.start(1, {})
+    journal.close()
+    path = tmp_path / FILE_NAME
+    path.write_bytes(path.read_bytes() + b'{"k":"start","fen')
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        again = a_journal(tmp_path)
+        again.start(2, {})
+        assert not again.commit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert again.commit()
+    assert set(a_journal(tmp_path).starts) == {1, 2}
+
+
 def test_journal_keeps_what_a_full_disk_refused(tmp_path: Path) -> None:
     journal = a_journal(tmp_path)
     journal.start(1, {"argv": ["x" * 100]})

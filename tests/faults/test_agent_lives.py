@@ -6,6 +6,7 @@ file system or a start of the machine of its own needs root, who may mount one i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -216,7 +217,7 @@ def test_a_full_disk_stops_or_thins_output_and_nothing_else(
     server = stack.pid_of("styx_server")
     os.kill(server, signal.SIGSTOP)
     try:
-        until(lambda: os.statvfs(disk).f_bavail == 0, "the disk is full")
+        until(lambda: _free(disk) < DISK_BYTES >> 4, "the disk is as full as output makes it")
         if policy is WhenFull.DROP:
             until(lambda: _size(record) == size >> 16, "it writes on to its end")
         else:
@@ -232,6 +233,30 @@ def test_a_full_disk_stops_or_thins_output_and_nothing_else(
     assert sum(len(chunk.data) for chunk in chunks) + sum(end - start for start, end in gaps) == size
     assert bool(gaps) == (policy is WhenFull.DROP)
     assert (agent.supervisor(), agent.link.poll()) == (supervisor, None)
+
+
+@needs_namespaces
+def test_a_full_disk_keeps_no_agent_from_its_server(client: styx.Client, make_agent: MakeAgent) -> None:
+    """Else it would stay full: what fills it is mostly output that only a server can take."""
+    agent = make_agent(f'mount -t tmpfs -o size={DISK_BYTES},mode=700 tmpfs "$AGENT_DIR"')
+    assert agent.link is not None
+    disk = Path(f"/proc/{agent.link.pid}/root{agent.data_dir}")
+    assert client.wait(_submit(client, agent, "echo before"), timeout=60).exit_code == 0
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.kill(agent.supervisor(), signal.SIGKILL)
+    until(lambda: agent.sessions() > 1, "a session of the next supervisor")
+    agent.link.send_signal(signal.SIGHUP)
+    until(lambda: agent.sessions() > 2, "a session of the next link")
+    filler.unlink()
+    assert client.wait(_submit(client, agent, "echo after"), timeout=60).exit_code == 0
+
+
+def _free(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
 
 
 def test_a_flood_neither_stops_other_work_nor_fills_memory(
