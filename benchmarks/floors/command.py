@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import partial
 from typing import Any
 
 import asyncpg
 
-from benchmarks.floors.answering import Answer, answer_all, timed
-from benchmarks.floors.rows import END, INSERT, INSERT_RETURNING, START, make_tables
+from benchmarks.floors.answering import Answer, timed
+from benchmarks.floors.rows import END, INSERT, INSERT_RETURNING, START, answer_on_tables
 
 _NOWHERE = asyncio.subprocess.DEVNULL
 
@@ -43,13 +42,5 @@ async def _to_the_line(connection: asyncpg.Connection, argv: list[str]) -> None:
     await process.stdout.readline()
 
 
-async def main(url: str) -> None:
-    """Answers until stdin ends."""
-    connection = await asyncpg.connect(url)
-    await make_tables(connection)
-    await answer_all(partial(work, connection))
-    await connection.close()
-
-
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(answer_on_tables(sys.argv[1], work))

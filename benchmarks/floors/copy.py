@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import partial
 from typing import Any
 
 import asyncpg
 
-from benchmarks.floors.answering import Answer, answer_all, timed
-from benchmarks.floors.rows import make_tables
-
-_COLUMNS = ("id", "spec_id", "shape_id", "namespace", "priority", "at_most_once", "disconnect_ms", "not_before")
+from benchmarks.floors.answering import Answer, timed
+from benchmarks.floors.rows import answer_on_tables, copy_tasks
 
 
 async def work(connection: asyncpg.Connection, question: dict[str, Any]) -> Answer:
@@ -26,19 +23,10 @@ async def work(connection: asyncpg.Connection, question: dict[str, Any]) -> Answ
     async def copy_all() -> None:
         for number in range(batches):
             ids = range(first + number * batch, first + (number + 1) * batch)
-            rows = [(each, number, 1, "default", 0, False, None, None) for each in ids]
-            await connection.copy_records_to_table("tasks", records=rows, columns=_COLUMNS)
+            await copy_tasks(connection, ids, spec_id=number)
 
     return await timed(copy_all())
 
 
-async def main(url: str) -> None:
-    """Answers until stdin ends."""
-    connection = await asyncpg.connect(url)
-    await make_tables(connection)
-    await answer_all(partial(work, connection))
-    await connection.close()
-
-
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(answer_on_tables(sys.argv[1], work))

@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import asyncpg
 
-from benchmarks.floors.answering import Answer, answer_all, timed
-from benchmarks.floors.rows import make_tables
+from benchmarks.floors.answering import Answer, timed
+from benchmarks.floors.rows import answer_on_tables, copy_tasks
 
-_COLUMNS = ("id", "spec_id", "shape_id", "namespace", "priority", "at_most_once", "disconnect_ms", "not_before")
 _ASSIGN = """
 update tasks set attempt = 1, fence = input.fence, agent_id = input.agent_id, attempt_state = 1, assign_time = now(),
     reason = 'starting'
@@ -41,21 +39,12 @@ async def work(connection: asyncpg.Connection, question: dict[str, Any]) -> Answ
     async def through() -> None:
         for number in range(batches):
             ids = range(1 + number * batch, 1 + (number + 1) * batch)
-            rows = [(each, number, 1, "default", 0, False, None, None) for each in ids]
-            await connection.copy_records_to_table("tasks", records=rows, columns=_COLUMNS)
+            await copy_tasks(connection, ids, spec_id=number)
             await assign.fetch(list(ids), list(ids), [1] * batch)
             await end.fetch(list(ids), [0] * batch, [datetime.now(UTC)] * batch)
 
     return await timed(through())
 
 
-async def main(url: str) -> None:
-    """Answers until stdin ends."""
-    connection = await asyncpg.connect(url)
-    await make_tables(connection)
-    await answer_all(partial(work, connection))
-    await connection.close()
-
-
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(answer_on_tables(sys.argv[1], work))
