@@ -203,8 +203,8 @@ class Scheduling:
         """Plans and carries out; returns the plan, and how much of it was stored."""
         await self._assigning.stock()
         self._backlog.promote(now)
-        self._ledger.fleet.now = self._clock.monotonic()
-        plan = plan_round(self._backlog, self._ledger.fleet, self._ledger.usage, BATCH)
+        now_monotonic = self._clock.monotonic()
+        plan = plan_round(self._backlog, self._ledger.fleet, self._ledger.usage, limit=BATCH, now=now_monotonic)
         if not plan.placements:
             return plan, 0
         flying = self._assigning.reserve(plan.placements)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from styx_server.core.placement.backlog import Backlog, NamespaceBacklog, Waiting
-from styx_server.core.placement.capacity import Fleet
+from styx_server.core.placement.fleet import Fleet
 from styx_server.core.placement.plan import plan_round
 from styx_server.core.task import TaskId
 from tests.support.builders import a_shape, a_waiting, some_slots
@@ -253,7 +253,7 @@ def test_tasks_that_fit_nowhere_do_not_hold_up_those_that_do() -> None:
     placed = []
     for _ in range(5):
         refill(backlog.namespace("default"), table)
-        placed += [item.task.task_id for item in plan_round(backlog, fleet, {}, 10).placements]
+        placed += [item.task.task_id for item in plan_round(backlog, fleet, {}, limit=10, now=0.0).placements]
     assert placed == [99]
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from styx_server.core.placement.capacity import AgentSlots, Capacity, Fleet, Gpu, Reservation
-from styx_server.core.task import AgentId, Fence, Resources
+from styx_server.core.placement.capacity import AgentSlots, Capacity, Gpu, Reservation
+from styx_server.core.placement.fleet import Fleet
+from styx_server.core.task import Fence, Resources
 from tests.support.builders import GIB, a_capacity, a_shape, some_gpus, some_slots
 
 
@@ -67,7 +68,7 @@ def test_what_is_held_already_counts_even_when_it_is_more_than_there_is() -> Non
     fleet = Fleet()
     fleet.put(agent, {Fence(number): reservation for number, reservation in enumerate(held)})
     assert agent.free_cpus_milli == -1400
-    assert fleet.place(a_shape(cpus_milli=0)) is None
+    assert fleet.place(a_shape(cpus_milli=0), 0.0) is None
     for reservation in held:
         agent.give(reservation)
     assert agent.free_cpus_milli == 1000
@@ -123,49 +124,3 @@ def test_an_accelerator_matches_by_its_model_or_a_word_of_it(wanted: str, found:
 )
 def test_an_agent_says_what_it_can_never_give(shape: object, lack: str) -> None:
     assert some_slots(total=TOTAL, labels={"zone": "eu"}).lacks(shape) == lack  # type: ignore[arg-type]
-
-
-def test_load_spreads_over_equal_agents() -> None:
-    fleet = Fleet()
-    for number in (1, 2, 3):
-        fleet.put(some_slots(number), {})
-    chosen = []
-    for _ in range(6):
-        agent = fleet.place(a_shape())
-        assert agent is not None
-        agent.take(a_shape().resources)
-        chosen.append(agent.agent_id)
-    assert sorted(chosen) == [1, 1, 2, 2, 3, 3]
-
-
-def test_an_agent_out_of_service_gets_nothing_until_it_is_back() -> None:
-    fleet = Fleet()
-    fleet.put(some_slots(1), {})
-    fleet.set_accepting(AgentId(1), False)
-    fleet.set_accepting(AgentId(99), False)
-    assert fleet.place(a_shape()) is None
-    assert fleet.explain(a_shape())[0]
-    fleet.set_accepting(AgentId(1), True)
-    assert fleet.place(a_shape()) is not None
-
-
-def test_a_replaced_agent_is_judged_by_what_it_has_now() -> None:
-    fleet = Fleet()
-    fleet.put(some_slots(1, total=a_capacity(cpus=1)), {})
-    big = a_shape(cpus_milli=2000)
-    assert fleet.place(big) is None
-    assert fleet.explain(big)[0] is False
-    fleet.put(some_slots(1, total=a_capacity(cpus=2)), {})
-    assert fleet.place(big) is not None
-
-
-def test_the_reason_for_waiting_counts_what_is_lacking() -> None:
-    fleet = Fleet()
-    assert "no agent yet" in fleet.explain(a_shape())[1]
-    fleet.put(some_slots(1), {})
-    fleet.put(some_slots(2, pool="gpu"), {})
-    possible, text = fleet.explain(a_shape(cpus_milli=10**7))
-    assert not possible
-    assert "of 2 agents" in text
-    assert "1 lacks 10000 cpus" in text
-    assert "1 lacks pool default" in text

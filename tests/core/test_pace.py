@@ -49,9 +49,8 @@ class Bench:
         self._next = 0
 
     def plan(self, now: float = 0.0) -> Plan:
-        self.ledger.fleet.now = now
         self.agent.looked_at = -1.0  # another round
-        plan = plan_round(self.backlog, self.ledger.fleet, self.ledger.usage, 1000)
+        plan = plan_round(self.backlog, self.ledger.fleet, self.ledger.usage, limit=1000, now=now)
         for item in plan.placements:
             self._next += 1
             self.ledger.note(Fence(self._next), item.reservation)

@@ -1,11 +1,11 @@
-"""What each agent has, what is free of it, and which agents a shape fits.
+"""What each agent has, and what is free of it. Next: `fleet.py`, which holds all agents.
 
 All sums are integers (thousandths of a core, bytes), so that giving back always restores what was taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from styx_server.core.placement.pace import Pace
@@ -185,10 +185,6 @@ class AgentSlots:
             self.free_gpus = [gpu for gpu in self.free_gpus if gpu.index not in indexes]
 
 
-def _agents(count: int) -> str:
-    return f"{count} agent" if count == 1 else f"{count} agents"
-
-
 def _matching(gpus: Iterable[Gpu], name: str) -> list[Gpu]:
     """Those whose model is `name` or has it as a word; case does not matter, an empty name matches all."""
     wanted = name.casefold()
@@ -197,82 +193,3 @@ def _matching(gpus: Iterable[Gpu], name: str) -> list[Gpu]:
 
 def _words(name: str) -> list[str]:
     return name.casefold().replace("-", " ").replace("_", " ").split()
-
-
-class Fleet:
-    """All agents that this server knows, and a place for each shape.
-
-    Attributes:
-        now: when this round began, in seconds on the monotonic clock.
-    """
-
-    def __init__(self) -> None:
-        self.agents: dict[AgentId, AgentSlots] = {}
-        self._candidates: dict[Shape, list[AgentSlots]] = {}
-        self._turn = 0
-        self.now = 0.0
-
-    def put(self, agent: AgentSlots, held: Mapping[Fence, Reservation]) -> None:
-        """Adds an agent, or replaces what was known of it; `held` is what its live attempts reserve."""
-        for fence, reservation in sorted(held.items()):
-            if reservation.queued:
-                agent.queue[fence] = reservation
-            else:
-                agent.hold(reservation)
-        agent.behind = len(agent.queue)
-        agent.move_up()
-        if before := self.agents.get(agent.agent_id):
-            agent.pace = before.pace
-        self.agents[agent.agent_id] = agent
-        self._candidates.clear()
-
-    def drop(self, agent_id: AgentId) -> None:
-        """Forgets an agent that was removed: nothing can ever run there. Unknown agents are passed over."""
-        if self.agents.pop(agent_id, None) is not None:
-            self._candidates.clear()
-
-    def set_accepting(self, agent_id: AgentId, accepting: bool) -> None:
-        """Says whether an agent may get new work. Unknown agents are passed over."""
-        if agent := self.agents.get(agent_id):
-            agent.accepting = accepting
-
-    def place(self, shape: Shape) -> AgentSlots | None:
-        """An agent with room for `shape` now, or else one that soon has. Agents take turns, so that load spreads."""
-        need, now = shape.resources, self.now
-        return self._next(shape, lambda agent: agent.fits_now(need)) or self._next(
-            shape, lambda agent: agent.may_queue(need, now)
-        )
-
-    def _next(self, shape: Shape, suits: Callable[[AgentSlots], bool]) -> AgentSlots | None:
-        candidates = self._fitting(shape)
-        count = len(candidates)
-        for step in range(count):
-            agent = candidates[(self._turn + step) % count]
-            if suits(agent):
-                self._turn = (self._turn + step + 1) % count
-                return agent
-        return None
-
-    def explain(self, shape: Shape) -> tuple[bool, str]:
-        """Why `shape` waits: whether any agent could ever run it, and one sentence for people."""
-        candidates = self._fitting(shape)
-        if candidates:
-            usable = sum(agent.accepting for agent in candidates)
-            fit = "fits" if len(candidates) == 1 else "fit"
-            return True, f"{_agents(len(candidates))} {fit}, {usable} of them taking work, none with room now"
-        if not self.agents:
-            return False, "there is no agent yet; start one with `styx up` or `styx agent join`"
-        lacking: dict[str, int] = {}
-        for agent in self.agents.values():
-            what = agent.lacks(shape)
-            lacking[what] = lacking.get(what, 0) + 1
-        most = sorted(lacking.items(), key=lambda pair: -pair[1])[:4]
-        parts = ", ".join(f"{count} lack{'s' if count == 1 else ''} {what}" for what, count in most)
-        return False, f"no agent can ever run it: of {_agents(len(self.agents))} {parts}"
-
-    def _fitting(self, shape: Shape) -> list[AgentSlots]:
-        found = self._candidates.get(shape)
-        if found is None:
-            found = [agent for agent in self.agents.values() if not agent.lacks(shape)]
-            self._candidates[shape] = found
-        return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from styx_server.core.placement.capacity import AgentSlots, Fleet, Reservation
+from styx_server.core.placement.capacity import AgentSlots, Reservation
+from styx_server.core.placement.fleet import Fleet
 from styx_server.core.task import AgentId, Fence
 
 
@@ -58,8 +59,9 @@ class Ledger:
                 self._of_agent[reservation.agent_id].discard(fence)
                 # The agent may be gone by now; the share is given back all the same.
                 agent = self.fleet.agents.get(reservation.agent_id)
-                if agent is not None and agent.end(fence, reservation):
-                    counts[agent.agent_id] += 1
+                if agent is not None:
+                    counts[agent.agent_id] += agent.end(fence, reservation)
+                    self.fleet.came_free(agent)
                 left = self.usage.get(reservation.namespace, 0) - max(1, reservation.resources.cpus_milli)
                 self.usage[reservation.namespace] = max(0, left)
         return counts

@@ -6,7 +6,8 @@ import heapq
 from dataclasses import dataclass, field
 
 from styx_server.core.placement.backlog import Backlog, Waiting
-from styx_server.core.placement.capacity import Fleet, Reservation
+from styx_server.core.placement.capacity import AgentSlots, Reservation
+from styx_server.core.placement.fleet import Fleet
 from styx_server.core.states import Reason
 from styx_server.core.task import Shape
 
@@ -32,7 +33,7 @@ class Plan:
     blocked: dict[Shape, tuple[Reason, str]] = field(default_factory=dict)
 
 
-def plan_round(backlog: Backlog, fleet: Fleet, usage: dict[str, int], limit: int) -> Plan:
+def plan_round(backlog: Backlog, fleet: Fleet, usage: dict[str, int], *, limit: int, now: float) -> Plan:
     """Places up to `limit` tasks and takes them out of the backlog.
 
     Args:
@@ -41,6 +42,7 @@ def plan_round(backlog: Backlog, fleet: Fleet, usage: dict[str, int], limit: int
         usage: thousandths of cores in use by namespace, kept up to date by this function; the smallest goes first
             among equals in priority.
         limit: how many placements at most.
+        now: in seconds on the monotonic clock.
     """
     plan = Plan()
     heads = [
@@ -60,8 +62,12 @@ def plan_round(backlog: Backlog, fleet: Fleet, usage: dict[str, int], limit: int
         if used != share:
             heapq.heappush(heads, (-task.priority, used, task.task_id, name, shape_index, shape))
             continue
-        if not _place(task, fleet, usage, plan):
+        agent = fleet.place(task.shape, now)
+        if agent is None:
+            possible, message = fleet.explain(task.shape)
+            plan.blocked[task.shape] = (Reason.CAPACITY if possible else Reason.NO_MATCH, message)
             continue
+        plan.placements.append(_reserve(task, agent, usage))
         waiting.discard(task.task_id)
         if following := waiting.head(shape):
             entry = (-following.priority, usage[name], following.task_id, name, shape_index, shape)
@@ -69,12 +75,7 @@ def plan_round(backlog: Backlog, fleet: Fleet, usage: dict[str, int], limit: int
     return plan
 
 
-def _place(task: Waiting, fleet: Fleet, usage: dict[str, int], plan: Plan) -> bool:
-    agent = fleet.place(task.shape)
-    if agent is None:
-        possible, message = fleet.explain(task.shape)
-        plan.blocked[task.shape] = (Reason.CAPACITY if possible else Reason.NO_MATCH, message)
-        return False
+def _reserve(task: Waiting, agent: AgentSlots, usage: dict[str, int]) -> Placement:
     need = task.shape.resources
     queued = not agent.fits_now(need)
     gpu_indexes: tuple[int, ...] = ()
@@ -82,9 +83,8 @@ def _place(task: Waiting, fleet: Fleet, usage: dict[str, int], plan: Plan) -> bo
         agent.plan_queued()
     else:
         gpu_indexes = agent.take(need)
+    usage[task.namespace] = usage.get(task.namespace, 0) + max(1, need.cpus_milli)
     reservation = Reservation(
         agent_id=agent.agent_id, namespace=task.namespace, resources=need, gpu_indexes=gpu_indexes, queued=queued
     )
-    usage[task.namespace] = usage.get(task.namespace, 0) + max(1, need.cpus_milli)
-    plan.placements.append(Placement(task=task, reservation=reservation))
-    return True
+    return Placement(task=task, reservation=reservation)
