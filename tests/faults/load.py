@@ -36,7 +36,9 @@ class Demand:
     """What the clients want.
 
     Attributes:
-        rate: tasks a second.
+        rate: tasks a second, while there is room.
+        most_open: so many that have not ended are enough; else a cluster that is slow for a while has more and more to
+            do, and its customers keep it busy with questions.
         slowness: what the running times of tasks are multiplied by.
         disconnect_seconds: after which silence a task may be given up.
     """
@@ -44,6 +46,7 @@ class Demand:
     seed: int
     rate: float
     disconnect_seconds: float
+    most_open: int = 120
     slowness: float = 1.0
 
 
@@ -172,6 +175,7 @@ class Load:
         self._customer = customer
         self._demand = demand
         self._dice = random.Random(f"{demand.seed}/arrivals")
+        self._room = asyncio.Semaphore(demand.most_open)
         self.submitted = 0
         self.open = 0
 
@@ -183,6 +187,7 @@ class Load:
             while not over.is_set():
                 due += self._dice.expovariate(self._demand.rate)
                 await asyncio.sleep(max(0.0, due - loop.time()))
+                await self._room.acquire()
                 self.submitted += 1
                 group.create_task(self._one(self.submitted))
 
@@ -204,6 +209,7 @@ class Load:
             self._customer.record.write("refused", key=key, error=repr(errors.exceptions))
         finally:
             self.open -= 1
+            self._room.release()
 
     async def _see_to_the_end(self, key: str, task_id: str, plan: Plan) -> None:
         task = await self._customer.wait(key, task_id)
