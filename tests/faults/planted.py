@@ -13,6 +13,8 @@ from pathlib import Path
 PACKAGES = ("styx", "styx_server", "styx_agent", "styx_cli")
 HOLD, HELD = "hold", "held"
 """Files in the copy: while the first is there, who is slow waits between its look and its act, and makes the second."""
+SPOKE = "spoke"
+"""File in the copy: the link has said to the supervisor what it says first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,18 @@ SLOW_DELIVERY = Replacement(
 """,
 )
 """No bug either: an order that was read from the database may be slow to leave, here that of a first attempt."""
+
+TELLING_LINK = Replacement(
+    file="styx_agent/link.py",
+    old="        endpoint = await asyncio.to_thread(discover, url)\n",
+    new=f"""        from pathlib import Path
+
+        await clock.sleep(0.01)
+        Path({SPOKE!r}).touch()
+        endpoint = await asyncio.to_thread(discover, url)
+""",
+)
+"""No bug: a link that is killed as soon as it has spoken is killed as often as this machine can."""
 
 PLANTED: dict[str, tuple[Replacement, ...]] = {
     "ack before commit": (
