@@ -231,7 +231,8 @@ async def an_agent_returns_between_look_and_act(stage: Stage) -> None:
 
 async def the_server_is_killed(stage: Stage) -> None:
     """Who starts has seen nothing yet."""
-    task_id, agent = await stage.running("restarted")
+    # The agent must not give it up by itself, however long this machine takes to start a server.
+    task_id, agent = await stage.running("restarted", disconnect=60.0)
     stage.cluster.replicas[0].kill()
     await stage.cluster.heal()
 
