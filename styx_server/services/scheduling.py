@@ -142,7 +142,7 @@ class Scheduling:
         await self._shapes.explain(plan.blocked)
         if plan.placements and not stored:
             return _REFUSED_SECONDS
-        if len(plan.placements) == BATCH:
+        if len(plan.placements) == BATCH or any(map(NamespaceBacklog.wants_refill, self._backlog.namespaces.values())):
             return 0.0
         next_time = self._backlog.next_time()
         wait = self._elsewhere.wait_seconds

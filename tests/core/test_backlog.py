@@ -220,6 +220,18 @@ def test_a_new_namespace_reads_the_queue_before_it_believes_anything() -> None:
     assert backlog.namespace("fresh").wants_refill()
 
 
+def test_a_long_queue_is_read_in_small_parts_until_the_window_is_half_full() -> None:
+    window = NamespaceBacklog("default", 10_000)
+    table = [a_waiting(number) for number in range(1, 20_001)]
+    read = []
+    while window.wants_refill():
+        known = len(window)
+        read.append(window.begin_refill())
+        window.end_refill(table[known : known + read[-1]], exhausted=False)
+    assert max(read) <= 2_000
+    assert len(window) >= 5_000
+
+
 def test_the_next_time_is_the_earliest_of_all_namespaces() -> None:
     backlog = Backlog()
     for name, at in (("a", 30.0), ("b", 20.0)):

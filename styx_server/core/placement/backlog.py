@@ -9,11 +9,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from styx_server.core.task import Shape, TaskId
 
 Key = tuple[int, int]
 """(-priority, task id): smaller goes first."""
+
+_PART: Final = 2_000
+"""As much is read in one go: a hundredth of a second's work, and meanwhile nobody else's task is placed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class NamespaceBacklog:
     def begin_refill(self) -> int:
         """Starts a refill; returns how many tasks to read from behind the horizon."""
         self._refilling = []
-        return max(1, self._window - len(self._tasks))
+        return max(1, min(_PART, self._window - len(self._tasks)))
 
     def end_refill(self, tasks: Iterable[Waiting], exhausted: bool) -> None:
         """Takes in what was read. What arrived meanwhile may not have been seen by that read, so it is added again."""
