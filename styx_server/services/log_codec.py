@@ -10,6 +10,9 @@ from typing import Final
 
 import zstandard
 
+MAX_CHUNK_BYTES: Final = 256 * 1024
+"""Longest chunk that agents send, raw."""
+
 _PAIR: Final = struct.Struct("<iq")
 _MAX_WINDOW: Final = 8 << 20
 

@@ -224,7 +224,7 @@ async def test_a_log_completed_while_nobody_looked_is_judged_by_the_loop(server:
     await agent.writes(order, chunk(0, b"x" * 1000))
     digest = log_end(b"x" * 1000).sha256
     await server.rows("update log_streams set total_bytes = 1000, sha256 = $1", digest)
-    await server.app.intake.seal_leftovers()
+    await server.app.sealing.seal_leftovers()
     await sealed(server)
 
 
@@ -251,7 +251,7 @@ async def test_a_stream_that_this_server_forgot_is_not_begun_again(server: Serve
     assert await read(server, order.task_id, ERR) == b"errors more"
     ends = [log_end(b"stored and on"), log_end(b"errors more", stream=ERR)]
     assert await agent.ends(order, exited(0), ends)
-    await server.app.intake.seal_leftovers()
+    await server.app.sealing.seal_leftovers()
     assert [row["corrupt"] for row in await server.rows("select corrupt from log_streams")] == [False, False]
 
 
