@@ -28,7 +28,7 @@ class ChunkMaker:
     """
 
     def __init__(self, data_dir: Path, *, compress: bool) -> None:
-        self._attempts = data_dir / "attempts"
+        self._attempts = str(data_dir / "attempts")
         self._packer = zstandard.ZstdCompressor(level=1) if compress else None
 
     def next(self, stream: Stream, limit: int) -> wire.LogChunk:
@@ -66,7 +66,7 @@ class ChunkMaker:
         if length <= 0:
             return b""
         try:
-            fd = os.open(self._attempts / str(stream.fence) / f"{stream.name}.{base}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"{self._attempts}/{stream.fence}/{stream.name}.{base}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             return _nothing(error)
         try:
