@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+from bisect import bisect_right
+from itertools import chain, islice, takewhile
 from pathlib import Path
 
 import structlog
@@ -95,13 +98,10 @@ def _nothing(error: OSError) -> bytes:
 def _add_times(chunk: wire.LogChunk, stream: Stream) -> None:
     """The mark that holds at the first byte, and each one within."""
     now = clock.realtime_micros()
-    before: tuple[int, int] | None = None
-    marks: list[tuple[int, int]] = []
-    for offset, when in stream.marks:
-        if offset <= chunk.offset:
-            before = (chunk.offset, when)
-        elif offset < chunk.offset + chunk.length:
-            marks.append((offset, when))
-    for offset, when in ([before] if before else []) + marks:
+    end = chunk.offset + chunk.length
+    first = bisect_right(stream.marks, (chunk.offset, math.inf))
+    before = [(chunk.offset, when) for _, when in stream.marks[max(0, first - 1) : first]]
+    within = takewhile(lambda mark: mark[0] < end, islice(stream.marks, first, None))
+    for offset, when in chain(before, within):
         chunk.time_offsets.append(offset - chunk.offset)
         chunk.time_ages_micros.append(max(0, now - when))
