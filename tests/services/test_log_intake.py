@@ -16,7 +16,7 @@ from styx_server.services.log_reading import LogRequest
 from styx_server.services.log_streams import Chunk, StreamKey
 from tests.support.builders import NOW, exited
 from tests.support.server import FakeAgent, Server, chunk, gathered, log_end, running, started
-from tests.support.until import soon
+from tests.support.until import soon, soon_true
 
 OUT, ERR = LogStream.STDOUT, LogStream.STDERR
 
@@ -275,6 +275,28 @@ async def test_many_streams_at_once_are_each_stored_whole(server: Server) -> Non
         assert await read(server, order.task_id) == data[order.fence]
         assert await agent.ends(order, exited(0), [log_end(data[order.fence])])
     await soon(server.app.news.over.empty, "all ends noted")
+
+
+async def test_logs_that_are_complete_are_judged_together_and_hold_up_no_output(server: Server) -> None:
+    agent = await server.agent()
+    for name in "abcd":
+        await server.submit(name=name)
+    first, *others = await agent.takes(4)
+    for order in (first, *others):
+        await agent.writes(order, chunk(0, b"all"))
+    with server.database.held("seal_streams") as gate:
+        assert await agent.ends(first, exited(0), [log_end(b"all")])
+        await gate.reached.wait()
+        for order in others[:2]:
+            assert await agent.ends(order, exited(0), [log_end(b"all")])
+        await soon(lambda: server.app.sealing.commits.depth == 2, "two logs that wait")
+        assert await agent.writes(others[2], chunk(3, b" of it")) == stored(9)
+    assert await agent.ends(others[2], exited(0), [log_end(b"all of it")])
+
+    async def all_sealed() -> bool:
+        return len(await server.rows("select 1 from log_streams where sealed")) == 4
+
+    await soon_true(all_sealed, "four seals")
 
 
 async def test_any_order_of_sending_and_resending_gives_what_was_written(server: Server) -> None:
