@@ -161,7 +161,7 @@ def _weight(request: wire.PushLogsRequest) -> int:
     if raw_bytes > MAX_REQUEST_BYTES:
         text = f"are {raw_bytes:,} bytes unpacked, at most {MAX_REQUEST_BYTES:,} are taken at a time"
         raise InvalidRequest([Violation(field="chunks", description=text)])
-    return raw_bytes + _CHUNK_OVERHEAD * len(request.chunks)
+    return min(raw_bytes + _CHUNK_OVERHEAD * len(request.chunks), _WINDOW_BYTES)
 
 
 def _appends(
