@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+from bisect import bisect_right
+from itertools import chain, islice, takewhile
 from pathlib import Path
 
 import structlog
@@ -28,7 +31,7 @@ class ChunkMaker:
     """
 
     def __init__(self, data_dir: Path, *, compress: bool) -> None:
-        self._attempts = data_dir / "attempts"
+        self._attempts = str(data_dir / "attempts")
         self._packer = zstandard.ZstdCompressor(level=1) if compress else None
 
     def next(self, stream: Stream, limit: int) -> wire.LogChunk:
@@ -66,7 +69,7 @@ class ChunkMaker:
         if length <= 0:
             return b""
         try:
-            fd = os.open(self._attempts / str(stream.fence) / f"{stream.name}.{base}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"{self._attempts}/{stream.fence}/{stream.name}.{base}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             return _nothing(error)
         try:
@@ -95,13 +98,10 @@ def _nothing(error: OSError) -> bytes:
 def _add_times(chunk: wire.LogChunk, stream: Stream) -> None:
     """The mark that holds at the first byte, and each one within."""
     now = clock.realtime_micros()
-    before: tuple[int, int] | None = None
-    marks: list[tuple[int, int]] = []
-    for offset, when in stream.marks:
-        if offset <= chunk.offset:
-            before = (chunk.offset, when)
-        elif offset < chunk.offset + chunk.length:
-            marks.append((offset, when))
-    for offset, when in ([before] if before else []) + marks:
+    end = chunk.offset + chunk.length
+    first = bisect_right(stream.marks, (chunk.offset, math.inf))
+    before = [(chunk.offset, when) for _, when in stream.marks[max(0, first - 1) : first]]
+    within = takewhile(lambda mark: mark[0] < end, islice(stream.marks, first, None))
+    for offset, when in chain(before, within):
         chunk.time_offsets.append(offset - chunk.offset)
         chunk.time_ages_micros.append(max(0, now - when))

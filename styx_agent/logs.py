@@ -8,6 +8,8 @@ is sent.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,6 @@ from styx_agent.orders import ServerOrders
 log = structlog.get_logger(__name__)
 
 _REQUEST_BYTES = 1 << 20
-_STREAM_WINDOW = 2 << 20
 _AGENT_WINDOW = 8 << 20
 _LAZY_MICROS = 200_000
 _SOON_MICROS = 3_000
@@ -52,6 +53,7 @@ class LogPusher:
         self._unacked = 0
         self._interest: frozenset[int] = frozenset()
         self._wake = asyncio.Event()
+        self._next_look = math.inf
         self._rewound: dict[tuple[int, str], tuple[int, int]] = {}
         self._doubts: dict[tuple[int, str], tuple[Stream, int]] = {}
 
@@ -61,7 +63,9 @@ class LogPusher:
             if stream.waiting_since is None:
                 stream.waiting_since = clock.boottime_micros()
             self._waiting.setdefault((stream.fence, stream.name), stream)
-        self._wake.set()
+        if self._due_at(stream) < self._next_look:
+            # What may wait until then does not wake the writer, who looks at all that waits.
+            self._wake.set()
 
     def on_interest(self, fences: frozenset[int]) -> None:
         """The complete list of attempts whose output somebody is looking at."""
@@ -94,6 +98,7 @@ class LogPusher:
     def _begin(self) -> None:
         """Everything that is not stored is unsent."""
         self._unacked = 0
+        self._next_look = math.inf
         self._rewound.clear()
         self._doubts.clear()
         self._waiting.clear()
@@ -127,7 +132,9 @@ class LogPusher:
                 await failpoints.reach("link.log.sent")
                 continue
             self._wake.clear()
-            await clock.wait_for_event(self._wake, self._seconds_to_next())
+            self._next_look = self._time_of_next()
+            seconds = max(0.0, self._next_look - clock.boottime_micros()) / 1e6
+            await clock.wait_for_event(self._wake, seconds if seconds < math.inf else None)
 
     async def _read_acks(self, call: Any) -> None:
         while True:
@@ -184,46 +191,50 @@ class LogPusher:
         """Up to a request full of chunks, one of each stream in turn."""
         chunks: list[wire.LogChunk] = []
         room = min(_REQUEST_BYTES, _AGENT_WINDOW - self._unacked)
-        for key, stream in list(self._waiting.items()):
-            if room <= 0:
-                break
+        turn = deque(self._waiting.items())
+        while turn and room > 0:
+            key, stream = turn.popleft()
             held = self._ledger.get(stream.fence)
             if stream.unsent <= 0 or held is None or held.condemned:
                 # An ack went past it, or nobody wants it: its files are gone, or about to go.
                 del self._waiting[key]
                 continue
-            window = _STREAM_WINDOW - (stream.sent - stream.durable)
-            if not self._is_due(stream, now) or window <= 0:
+            if self._due_at(stream) > now or self._window(stream) <= 0:
                 continue
-            chunk = self._chunks.next(stream, min(room, window, CHUNK_BYTES))
+            chunk = self._chunks.next(stream, min(room, CHUNK_BYTES))
             chunks.append(chunk)
             room -= chunk.length
             self._unacked += chunk.length
             del self._waiting[key]
             if stream.unsent:
                 self._waiting[key] = stream  # at the end: the others first
+                turn.append((key, stream))
             else:
                 stream.waiting_since = None
         return chunks
 
-    def _is_due(self, stream: Stream, now: int) -> bool:
-        return stream.unsent >= CHUNK_BYTES or now >= self._due_at(stream)
+    def _window(self, stream: Stream) -> int:
+        """How much more of a stream may be under way: twice what is left for the others.
+
+        So one that is alone gets two thirds, several share, and there is always room for one that begins.
+        """
+        return 2 * (_AGENT_WINDOW - self._unacked) - (stream.sent - stream.durable)
 
     def _due_at(self, stream: Stream) -> int:
+        if stream.unsent >= CHUNK_BYTES:
+            return 0
         held = self._ledger.get(stream.fence)
         begins = not stream.sent  # nobody can be known to look at what has not begun
-        answered = stream.fence in self._interest and stream.sent == stream.durable
+        looked_at = stream.fence in self._interest
+        answered = looked_at and stream.sent == stream.durable
         if held is None or held.ended or held.condemned or begins or answered:
             return 0
-        patience = _SOON_MICROS if stream.fence in self._interest else _LAZY_MICROS
-        return (stream.waiting_since or 0) + patience
+        since = stream.waiting_since or 0
+        # At whole fifths of a second, so that all that nobody looks at goes together.
+        return since + _SOON_MICROS if looked_at else (since // _LAZY_MICROS + 1) * _LAZY_MICROS
 
-    def _seconds_to_next(self) -> float | None:
-        times = [at for _, at in self._doubts.values()]
+    def _time_of_next(self) -> float:
+        times: list[float] = [at for _, at in self._doubts.values()]
         if self._unacked < _AGENT_WINDOW:
-            times += [
-                self._due_at(stream)
-                for stream in self._waiting.values()
-                if stream.sent - stream.durable < _STREAM_WINDOW
-            ]
-        return max(0, min(times) - clock.boottime_micros()) / 1e6 if times else None
+            times += [self._due_at(stream) for stream in self._waiting.values() if self._window(stream) > 0]
+        return min(times, default=math.inf)

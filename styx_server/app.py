@@ -36,6 +36,7 @@ from styx_server.services.interest import Interest
 from styx_server.services.leadership import Leadership, Role, replica_number
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
+from styx_server.services.log_sealing import LogSealing
 from styx_server.services.log_streams import LogStreams
 from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
@@ -124,7 +125,8 @@ class App:
             TaskNews(on_change=self.news.changed, on_cancelled=self.news.cancelled, on_unsent=self.news.unsent),
         )
         self.feed = Feed(database, self.tasks)
-        self.intake = LogIntake(database, self.streams, self.clock, on_stored=self.metrics.log_bytes.inc)
+        self.sealing = LogSealing(database, self.streams, self.clock)
+        self.intake = LogIntake(database, self.streams, self.clock, self.metrics.log_bytes.inc, self.sealing.complete)
         self.logs = LogReading(database, self.streams, on_follow=self.interest.follow)
         self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed, terms=terms)
         self.information = ServerInformation(
@@ -207,13 +209,14 @@ class App:
             self._repeat("health", self.health.look, 2.0),
             self._repeat("retention", self._leading("upkeep", self.retention.once), 3600.0),
             self._repeat("partitions", self._leading("upkeep", self._make_partitions), 3600.0),
-            self._repeat("seal", self._leading("upkeep", self.intake.seal_leftovers), 60.0),
+            self._repeat("seal", self._leading("upkeep", self.sealing.seal_leftovers), 60.0),
             drain("after_ends", self.news.over, self.news.after_end, self.clock),
             self.bulletin.run(),
             self.submission.commits.run(),
             self.reports.commits.run(),
             self.sessions.beats.run(),
             self.intake.commits.run(),
+            self.sealing.commits.run(),
             self._measure_lag(),
         ]
         return [group.create_task(loop) for loop in loops]

@@ -87,6 +87,13 @@ class GroupCommit(Generic[Item, Result]):
                 self._waiting.pop(future, None)
             raise
 
+    def put(self, item: Item) -> None:
+        """As `add` for who does not wait, and hears of no error."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._waiting[future] = item
+        self._arrived.set()
+
     async def run(self) -> None:
         """Flushes for ever; one of these runs for each instance."""
         while True:

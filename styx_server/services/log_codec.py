@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -10,8 +11,12 @@ from typing import Final
 
 import zstandard
 
+MAX_CHUNK_BYTES: Final = 256 * 1024
+"""Longest chunk that agents send, raw."""
+
 _PAIR: Final = struct.Struct("<iq")
 _MAX_WINDOW: Final = 8 << 20
+_of_thread: Final = threading.local()
 
 
 class Codec(IntEnum):
@@ -33,12 +38,20 @@ def unpack(codec: Codec, data: bytes, length: int) -> bytes:
             stated = zstandard.get_frame_parameters(data)
             if stated.content_size not in (length, zstandard.CONTENTSIZE_UNKNOWN) or stated.window_size > _MAX_WINDOW:
                 raise ValueError(f"a chunk of log states {stated.content_size} bytes and says {length}")
-            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=length)
+            data = _unpacker().decompress(data, max_output_size=length)
         except zstandard.ZstdError as error:
             raise ValueError(f"a chunk of log cannot be unpacked: {error}") from error
     if len(data) != length:
         raise ValueError(f"a chunk of log has {len(data)} bytes and says {length}")
     return data
+
+
+def _unpacker() -> zstandard.ZstdDecompressor:
+    """One for each thread: it is not to be shared, and making it takes longer than unpacking a few lines."""
+    unpacker: zstandard.ZstdDecompressor | None = getattr(_of_thread, "unpacker", None)
+    if unpacker is None:
+        unpacker = _of_thread.unpacker = zstandard.ZstdDecompressor()
+    return unpacker
 
 
 def pack_times(times: Sequence[tuple[int, datetime]]) -> bytes:

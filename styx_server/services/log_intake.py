@@ -1,7 +1,7 @@
-"""Takes in output: appends what is contiguous, says where each stream stands, and seals what is complete.
+"""Takes in output: appends what is contiguous, says where each stream stands, and when it is complete.
 
 An ack means committed. A chunk that does not start where its stream ends is not stored; the agent is told where to
-start.
+start. Next: `log_sealing.py`, for what is complete.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from styx_server.services.log_streams import (
     LogStreams,
     StreamKey,
     StreamState,
-    state_from_row,
 )
 from styx_server.store.database import Database, Executor
 
@@ -41,10 +40,6 @@ _FEW_BYTES = 128 << 10
 """Up to here one statement is cheaper than a transaction with COPY, which takes four times less for megabytes."""
 _QUICK_BYTES = 64 << 10
 """Unpacked and hashed in less time than it takes to hand the work to a thread and to hear of it again."""
-_READ_AHEAD = 32
-
-MAX_CHUNK_BYTES = 256 * 1024
-"""Longest chunk that agents send, raw."""
 
 MAX_WAITING_BYTES = 64 << 20
 """Output of all agents that waits to be stored; past it their streams are not read, and it stays on their disks."""
@@ -83,16 +78,25 @@ class LogIntake:
 
     Args:
         on_stored: told how many bytes were stored.
+        on_complete: told of each stream of which all is stored.
 
     Attributes:
         budget: room in memory, to be taken before output is taken in and given back when it is stored.
     """
 
-    def __init__(self, database: Database, streams: LogStreams, clock: Clock, on_stored: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        streams: LogStreams,
+        clock: Clock,
+        on_stored: Callable[[int], None],
+        on_complete: Callable[[StreamState], None],
+    ) -> None:
         self._database = database
         self._streams = streams
         self._clock = clock
         self._on_stored = on_stored
+        self._on_complete = on_complete
         self.budget = Budget(MAX_WAITING_BYTES, "output")
         self._awaited: dict[StreamKey, tuple[set[StreamKey], Callable[[], None]]] = {}
         self.commits: GroupCommit[Append, Stored] = GroupCommit(
@@ -108,6 +112,10 @@ class LogIntake:
     async def append(self, append: Append) -> Stored:
         """Stores chunks; returns where the stream stands once that is committed."""
         return await self.commits.add(append)
+
+    async def append_all(self, appends: Sequence[Append]) -> list[Stored]:
+        """As `append` for several streams, in order."""
+        return await self.commits.add_many(appends)
 
     async def finish(
         self, attempt: tuple[TaskId, int, Fence], ends: Iterable[LogEnd], then: Callable[[], None]
@@ -130,16 +138,9 @@ class LogIntake:
             if end.gaps:
                 state.gaps = list(end.gaps)
             if state.complete:
-                await self._seal(state)
+                self._on_complete(state)
         self._streams.notify(task_id)
         return not self._await(keys, then)
-
-    async def seal_leftovers(self) -> float | None:
-        """Compares streams with their digest that were completed while nobody looked; one pass of a loop."""
-        rows = await self._database.fetch("unsealed_streams", count=16)
-        for row in rows:
-            await self._seal(state_from_row(row))
-        return 0.0 if len(rows) == 16 else None
 
     async def _flush(self, appends: list[Append]) -> list[Stored]:
         raw_bytes = sum(chunk.length for append in appends for chunk in append.chunks)
@@ -197,15 +198,14 @@ class LogIntake:
         self._on_stored(hashed)
         for key, state in batch.moved.items():
             state.stored = batch.ends[key]
-            watched = self._streams.is_watched(key.task_id)
-            for chunk, raw in batch.raws[key]:
-                if chunk.gap is not None and chunk.gap not in state.gaps:
-                    state.gaps.append(chunk.gap)
-                state.remember(replace(chunk, codec=Codec.IDENTITY, data=raw), watched=watched)
+            state.gaps += [chunk.gap for chunk, _ in batch.raws[key] if chunk.gap and chunk.gap not in state.gaps]
+            self._streams.remember(
+                state, (replace(chunk, codec=Codec.IDENTITY, data=raw) for chunk, raw in batch.raws[key])
+            )
             self._streams.notify(key.task_id)
             if state.complete:
                 self._arrived(key)
-                await self._seal(state)
+                self._on_complete(state)
 
     def _await(self, keys: set[StreamKey], then: Callable[[], None]) -> set[StreamKey]:
         """Notes what has not arrived yet, and returns it."""
@@ -223,48 +223,6 @@ class LogIntake:
         missing.discard(key)
         if then is not None and not missing:
             then()
-
-    async def _seal(self, state: StreamState) -> None:
-        if state.sealed or state.corrupt or not state.sha256:
-            # Without a digest there is nothing to compare with: complete, never sealed.
-            self._streams.notify(state.key.task_id)
-            return
-        hasher = state.hasher or await self._digest_of_stored(state)
-        good = hasher.digest() == state.sha256
-        await failpoints.reach("server.seal.decided", Unavailable)
-        await self._database.execute(
-            "seal_stream",
-            task_id=state.key.task_id,
-            attempt=state.key.attempt,
-            stream=state.key.stream,
-            sealed=good,
-        )
-        await failpoints.reach("server.seal.committed")
-        state.sealed, state.corrupt = good, not good
-        if not good:
-            _log.error("log_corrupt", task=state.key.task_id, attempt=state.key.attempt, stream=state.key.stream.name)
-        self._streams.notify(state.key.task_id)
-
-    async def _digest_of_stored(self, state: StreamState) -> hashlib._Hash:
-        hasher = hashlib.sha256()
-        position = 0
-        while True:
-            rows = await self._database.fetch(
-                "read_chunks",
-                task_id=state.key.task_id,
-                attempt=state.key.attempt,
-                stream=state.key.stream,
-                position=position,
-                longest=MAX_CHUNK_BYTES,
-                count=_READ_AHEAD,
-            )
-            if not rows:
-                return hasher
-            raws = await asyncio.to_thread(
-                lambda rows: [unpack(Codec(row["codec"]), row["data"], row["length"]) for row in rows], rows
-            )
-            await asyncio.to_thread(_digest, [(hasher, raws)])
-            position = rows[-1]["start_offset"] + rows[-1]["length"]
 
 
 _Raw = tuple[Chunk, bytes]

@@ -17,8 +17,7 @@ from styx_server.core.session import LogGap, LogStream
 from styx_server.core.states import AttemptState, TaskState
 from styx_server.core.task import AgentId, Fence, TaskId
 from styx_server.services.interest import Followed
-from styx_server.services.log_codec import Codec, unpack, unpack_times
-from styx_server.services.log_intake import MAX_CHUNK_BYTES
+from styx_server.services.log_codec import MAX_CHUNK_BYTES, Codec, unpack, unpack_times
 from styx_server.services.log_streams import Chunk, LogStreams, StreamKey, StreamState
 from styx_server.store.database import Database, Row
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from styx_server.core.session import LogGap, LogStream
@@ -17,8 +18,11 @@ from styx_server.core.task import Fence, TaskId
 from styx_server.services.log_codec import Codec
 from styx_server.store.database import Database, Row
 
-TAIL_BYTES: Final = 1 << 20
-"""Newest bytes of a followed stream that are kept in memory, so that followers at the end need no query."""
+LEAST_TAIL_BYTES: Final = 1 << 20
+"""What each followed stream may keep in memory, so that followers at its end need no query."""
+SHARED_TAIL_BYTES: Final = 32 << 20
+"""Where few are followed each may keep more: its followers take turns with commits of several MiB."""
+_CHUNK_OVERHEAD: Final = 512
 
 MAX_CACHED_STREAMS: Final = 20_000
 
@@ -55,6 +59,44 @@ class Chunk:
         return self.start + self.length
 
 
+class Tail:
+    """Newest chunks of one stream, without holes."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[Chunk] = deque()
+        self.size = 0
+
+    def since(self, position: int) -> list[Chunk] | None:
+        """What is here from a position on; None when that is too far back."""
+        if not self.chunks or self.chunks[0].start > position:
+            return None
+        return list(takewhile(lambda chunk: chunk.end > position, reversed(self.chunks)))[::-1]
+
+
+class Tails:
+    """What all tails have together; one that grows may have half of what that leaves."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def extend(self, tail: Tail, chunks: Iterable[Chunk]) -> None:
+        """Keeps what goes on where a tail ends."""
+        for chunk in chunks:
+            tail.chunks.append(chunk)
+            self._resize(tail, chunk.length + _CHUNK_OVERHEAD)
+        while len(tail.chunks) > 1 and tail.size > max(LEAST_TAIL_BYTES, (SHARED_TAIL_BYTES - self.size) // 2):
+            self._resize(tail, -tail.chunks.popleft().length - _CHUNK_OVERHEAD)
+
+    def drop(self, tail: Tail) -> None:
+        """Keeps nothing of it."""
+        tail.chunks.clear()
+        self._resize(tail, -tail.size)
+
+    def _resize(self, tail: Tail, size: int) -> None:
+        tail.size += size
+        self.size += size
+
+
 @dataclass(slots=True, kw_only=True)
 class StreamState:
     """How far one stream is stored.
@@ -63,7 +105,7 @@ class StreamState:
         stored: everything below it is in the database.
         total: what the command wrote, once it is known.
         hasher: digest of the first `hashed` stored bytes outside of gaps; None when this process did not see them all.
-        tail: newest chunks, without holes, while somebody follows.
+        tail: what followers at the end are served from, while there are any.
         settling: bytes of it are being committed by this process.
     """
 
@@ -76,8 +118,7 @@ class StreamState:
     corrupt: bool = False
     gaps: list[LogGap] = field(default_factory=list)
     hasher: hashlib._Hash | None = None
-    tail: deque[Chunk] = field(default_factory=deque)
-    tail_size: int = 0
+    tail: Tail = field(default_factory=Tail)
     followers: int = 0
     settling: bool = False
 
@@ -86,30 +127,20 @@ class StreamState:
         """Everything that was written is stored, or known to be missing."""
         return self.total is not None and self.stored >= self.total
 
-    def remember(self, chunk: Chunk, *, watched: bool) -> None:
-        """Keeps a stored chunk for followers at the end of the stream; `watched`: some wait for it to begin."""
-        if not self.followers and not watched:
-            self.tail.clear()
-            self.tail_size = 0
-            return
-        self.tail.append(chunk)
-        self.tail_size += chunk.length
-        while self.tail_size > TAIL_BYTES and len(self.tail) > 1:
-            self.tail_size -= self.tail.popleft().length
-
     def recent(self, position: int) -> list[Chunk] | None:
         """Chunks in memory from `position` on; None when that is too far back."""
-        if position >= self.stored:
-            return []
-        if not self.tail or self.tail[0].start > position:
-            return None
-        return [chunk for chunk in self.tail if chunk.end > position]
+        return [] if position >= self.stored else self.tail.since(position)
 
 
 class AttemptOutput:
-    """Wakes those who wait for more output of one task."""
+    """Wakes those who wait for more output of one task.
+
+    Attributes:
+        tails: what is kept in memory for them.
+    """
 
     def __init__(self) -> None:
+        self.tails: dict[StreamKey, Tail] = {}
         self._waiters: set[asyncio.Event] = set()
 
     def notify(self) -> None:
@@ -141,6 +172,12 @@ class LogStreams:
         self._on_notify = on_notify
         self._states: OrderedDict[StreamKey, StreamState] = OrderedDict()
         self._outputs: dict[TaskId, AttemptOutput] = {}
+        self._tails = Tails()
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much output is in memory for followers."""
+        return self._tails.size
 
     async def get(self, key: StreamKey, fence: Fence, *, look: bool = True) -> StreamState:
         """The state of a stream, read from the database when it is not in memory; a new one starts empty.
@@ -179,8 +216,7 @@ class LogStreams:
                 known.stored, known.total, known.sha256 = fresh.stored, fresh.total, fresh.sha256
                 known.gaps = fresh.gaps
                 # What is in memory would have a hole now.
-                known.tail.clear()
-                known.tail_size = 0
+                self._tails.drop(known.tail)
             known.sealed, known.corrupt = fresh.sealed, fresh.corrupt
             states.append(known)
         return states
@@ -191,11 +227,16 @@ class LogStreams:
 
     def forget(self, key: StreamKey) -> None:
         """Drops what is in memory, so that it is read again."""
-        self._states.pop(key, None)
+        state = self._states.pop(key, None)
+        if state is not None:
+            self._tails.drop(state.tail)
 
-    def is_watched(self, task_id: TaskId) -> bool:
-        """Whether somebody waits here for output of a task."""
-        return task_id in self._outputs
+    def remember(self, state: StreamState, chunks: Iterable[Chunk]) -> None:
+        """Keeps chunks that were stored for as long as somebody waits here for output of the task."""
+        output = self._outputs.get(state.key.task_id)
+        if output is not None and self._states.get(state.key) is state:
+            output.tails[state.key] = state.tail
+            self._tails.extend(state.tail, chunks)
 
     def output(self, task_id: TaskId) -> AttemptOutput:
         """The wake-up calls of a task."""
@@ -223,6 +264,9 @@ class LogStreams:
         output = self._outputs.get(task_id)
         if output is not None and output.unsubscribe(event):
             del self._outputs[task_id]
+            for tail in output.tails.values():
+                # For the next one to come it would have a hole.
+                self._tails.drop(tail)
 
     def _put(self, state: StreamState) -> None:
         self._states[state.key] = state
@@ -231,6 +275,7 @@ class LogStreams:
             if oldest.followers:
                 self._states[oldest.key] = oldest
                 break
+            self._tails.drop(oldest.tail)
 
 
 def state_from_row(row: Row) -> StreamState:

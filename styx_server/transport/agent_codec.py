@@ -23,8 +23,7 @@ from styx_server.core.session import (
 )
 from styx_server.core.states import AttemptState, OutcomeKind
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
-from styx_server.services.log_codec import Codec, pack_times
-from styx_server.services.log_intake import MAX_CHUNK_BYTES
+from styx_server.services.log_codec import MAX_CHUNK_BYTES, Codec, pack_times
 from styx_server.services.log_streams import Chunk
 from styx_server.transport.codec import capacity, duration, duration_seconds
 

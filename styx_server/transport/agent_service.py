@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -38,8 +39,10 @@ _log = structlog.get_logger()
 
 _MOVES_PER_SECOND: Final = 200
 MAX_REQUEST_BYTES: Final = 1 << 20
-"""Raw bytes in one request of PushLogs; with `_LOG_WINDOW`, what one agent can have in memory here."""
-_LOG_WINDOW: Final = 8
+"""Raw bytes in one request of PushLogs."""
+_WINDOW_BYTES: Final = 8 << 20
+"""Raw bytes of one agent that are not acked, as many as it sends unasked; past it, its stream is not read."""
+_CHUNK_OVERHEAD: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,23 +104,25 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Output of attempts of one agent; acks come back in order while more is read."""
         del requests
         agent_id = caller_of_call.get().agent_id
-        waiting: asyncio.Queue[tuple[wire.LogAck, asyncio.Task[Stored] | None] | None] = asyncio.Queue(_LOG_WINDOW)
+        room = Budget(_WINDOW_BYTES, "output")
+        pushed: asyncio.Queue[_Pushed | None] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
-            group.create_task(_write_acks(context, waiting))
+            group.create_task(_write_acks(context, pushed, room))
             watch = group.create_task(_until_removed(self._use.registry.get(agent_id)))
             while (request := await context.read()) is not EOF:
                 session = self._use.registry.get(agent_id)
                 if session is None or session.epoch != request.epoch:
                     raise Superseded("the output belongs to a session that is over; open a new one first")
-                for append, ack in self._appends(session, request):
-                    work = None
-                    if append is not None:
-                        await self._use.intake.budget.take(append.size)
-                        work = group.create_task(self._use.intake.append(append))
-                        work.add_done_callback(partial(_give_back, self._use.intake.budget, append.size))
-                    await waiting.put((ack, work))
+                weight = _weight(request)
+                await room.take(weight)
+                appends, unknown = _appends(session, request, self._clock.now())
+                size = sum(append.size for append in appends)
+                await self._use.intake.budget.take(size)
+                work = group.create_task(self._use.intake.append_all(appends))
+                work.add_done_callback(partial(_give_back, self._use.intake.budget, size))
+                pushed.put_nowait(_Pushed(weight=weight, appends=appends, unknown=unknown, work=work))
             watch.cancel()
-            await waiting.put(None)
+            pushed.put_nowait(None)
 
     def reconnect_all(self) -> None:
         """Asks every agent to move to another server; the more there are, the longer they take turns."""
@@ -135,30 +140,51 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             features=[wire.FEATURE_LOG_ZSTD],
         )
 
-    def _appends(self, session: OpenSession, request: wire.PushLogsRequest) -> list[tuple[Append | None, wire.LogAck]]:
-        raw_bytes = sum(max(0, message.length) for message in request.chunks)
-        if raw_bytes > MAX_REQUEST_BYTES:
-            text = f"are {raw_bytes:,} bytes unpacked, at most {MAX_REQUEST_BYTES:,} are taken at a time"
-            raise InvalidRequest([Violation(field="chunks", description=text)])
-        now = self._clock.now()
-        grouped: dict[tuple[int, int], list[Chunk]] = {}
-        for message in request.chunks:
-            if message.stream in (1, 2):
-                grouped.setdefault((message.fence, message.stream), []).append(agent_codec.chunk(message, now))
-        appends: list[tuple[Append | None, wire.LogAck]] = []
-        for (fence, stream), chunks in grouped.items():
-            ack = wire.LogAck(fence=fence, stream=stream)  # type: ignore[arg-type]
-            known = session.known.get(Fence(fence))
-            if known is None:
-                ack.unknown = True
-                appends.append((None, ack))
-                continue
-            key = StreamKey(known.task_id, known.attempt, LogStream(stream))
-            appends.append((Append(key=key, fence=Fence(fence), chunks=tuple(chunks)), ack))
-        return appends
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pushed:
+    """What came with one request, on its way into the store."""
+
+    weight: int
+    appends: list[Append]
+    unknown: list[wire.LogAck]
+    work: asyncio.Task[list[Stored]]
 
 
-def _give_back(budget: Budget, size: int, _: asyncio.Task[Stored]) -> None:
+def _weight(request: wire.PushLogsRequest) -> int:
+    """What a request counts towards the agent's window.
+
+    Raises:
+        InvalidRequest: it is more than may come at a time.
+    """
+    raw_bytes = sum(max(0, message.length) for message in request.chunks)
+    if raw_bytes > MAX_REQUEST_BYTES:
+        text = f"are {raw_bytes:,} bytes unpacked, at most {MAX_REQUEST_BYTES:,} are taken at a time"
+        raise InvalidRequest([Violation(field="chunks", description=text)])
+    return min(raw_bytes + _CHUNK_OVERHEAD * len(request.chunks), _WINDOW_BYTES)
+
+
+def _appends(
+    session: OpenSession, request: wire.PushLogsRequest, now: datetime
+) -> tuple[list[Append], list[wire.LogAck]]:
+    """What is to be stored, by stream, and acks for what nobody wants."""
+    grouped: dict[tuple[int, int], list[Chunk]] = {}
+    for message in request.chunks:
+        if message.stream in (1, 2):
+            grouped.setdefault((message.fence, message.stream), []).append(agent_codec.chunk(message, now))
+    appends: list[Append] = []
+    unknown: list[wire.LogAck] = []
+    for (fence, stream), chunks in grouped.items():
+        known = session.known.get(Fence(fence))
+        if known is None:
+            unknown.append(wire.LogAck(fence=fence, stream=stream, unknown=True))  # type: ignore[arg-type]
+            continue
+        key = StreamKey(known.task_id, known.attempt, LogStream(stream))
+        appends.append(Append(key=key, fence=Fence(fence), chunks=tuple(chunks)))
+    return appends, unknown
+
+
+def _give_back(budget: Budget, size: int, _: asyncio.Task[list[Stored]]) -> None:
     budget.give(size)
 
 
@@ -178,21 +204,18 @@ async def _until_removed(session: OpenSession | None) -> None:
         raise removed_agent(session.agent_id)
 
 
-async def _write_acks(
-    context: Context, waiting: asyncio.Queue[tuple[wire.LogAck, asyncio.Task[Stored] | None] | None]
-) -> None:
-    while (item := await waiting.get()) is not None:
-        acks = []
-        while item is not None:
-            ack, work = item
-            if work is not None:
-                stored = await work
-                ack.durable_offset, ack.rewind = stored.end, stored.rewind
-            acks.append(ack)
-            if waiting.empty():
-                break
-            item = waiting.get_nowait()
-        await context.write(wire.PushLogsResponse(acks=acks))
+async def _write_acks(context: Context, pushed: asyncio.Queue[_Pushed | None], room: Budget) -> None:
+    """Answers each request once all of it is stored; only then there is room for more."""
+    while (item := await pushed.get()) is not None:
+        acks = [
+            wire.LogAck(
+                fence=append.fence,
+                stream=int(append.key.stream),  # type: ignore[arg-type]
+                durable_offset=stored.end,
+                rewind=stored.rewind,
+            )
+            for append, stored in zip(item.appends, await item.work, strict=True)
+        ]
+        await context.write(wire.PushLogsResponse(acks=acks + item.unknown))
         await failpoints.reach("server.log.acked")
-        if item is None:
-            return
+        room.give(item.weight)

@@ -76,6 +76,18 @@ async def test_what_its_caller_gave_up_is_not_kept() -> None:
     assert store.batches == [[7]]
 
 
+async def test_what_nobody_waits_for_is_stored_or_dropped_in_silence() -> None:
+    store = Store()
+    store.open = False
+    async with working(store) as commits:
+        commits.put(2)
+        await soon(lambda: store.refused == 1, "a refused flush")
+        store.open = True
+        commits.put(4)
+        assert await commits.add(1) == 1
+    assert store.batches == [[4, 1]]
+
+
 async def test_who_finds_no_room_waits_in_order() -> None:
     budget = Budget(100, "output")
     await budget.take(60)

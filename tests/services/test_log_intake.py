@@ -16,7 +16,7 @@ from styx_server.services.log_reading import LogRequest
 from styx_server.services.log_streams import Chunk, StreamKey
 from tests.support.builders import NOW, exited
 from tests.support.server import FakeAgent, Server, chunk, gathered, log_end, running, started
-from tests.support.until import soon
+from tests.support.until import soon, soon_true
 
 OUT, ERR = LogStream.STDOUT, LogStream.STDERR
 
@@ -224,7 +224,7 @@ async def test_a_log_completed_while_nobody_looked_is_judged_by_the_loop(server:
     await agent.writes(order, chunk(0, b"x" * 1000))
     digest = log_end(b"x" * 1000).sha256
     await server.rows("update log_streams set total_bytes = 1000, sha256 = $1", digest)
-    await server.app.intake.seal_leftovers()
+    await server.app.sealing.seal_leftovers()
     await sealed(server)
 
 
@@ -251,7 +251,7 @@ async def test_a_stream_that_this_server_forgot_is_not_begun_again(server: Serve
     assert await read(server, order.task_id, ERR) == b"errors more"
     ends = [log_end(b"stored and on"), log_end(b"errors more", stream=ERR)]
     assert await agent.ends(order, exited(0), ends)
-    await server.app.intake.seal_leftovers()
+    await server.app.sealing.seal_leftovers()
     assert [row["corrupt"] for row in await server.rows("select corrupt from log_streams")] == [False, False]
 
 
@@ -275,6 +275,28 @@ async def test_many_streams_at_once_are_each_stored_whole(server: Server) -> Non
         assert await read(server, order.task_id) == data[order.fence]
         assert await agent.ends(order, exited(0), [log_end(data[order.fence])])
     await soon(server.app.news.over.empty, "all ends noted")
+
+
+async def test_logs_that_are_complete_are_judged_together_and_hold_up_no_output(server: Server) -> None:
+    agent = await server.agent()
+    for name in "abcd":
+        await server.submit(name=name)
+    first, *others = await agent.takes(4)
+    for order in (first, *others):
+        await agent.writes(order, chunk(0, b"all"))
+    with server.database.held("seal_streams") as gate:
+        assert await agent.ends(first, exited(0), [log_end(b"all")])
+        await gate.reached.wait()
+        for order in others[:2]:
+            assert await agent.ends(order, exited(0), [log_end(b"all")])
+        await soon(lambda: server.app.sealing.commits.depth == 2, "two logs that wait")
+        assert await agent.writes(others[2], chunk(3, b" of it")) == stored(9)
+    assert await agent.ends(others[2], exited(0), [log_end(b"all of it")])
+
+    async def all_sealed() -> bool:
+        return len(await server.rows("select 1 from log_streams where sealed")) == 4
+
+    await soon_true(all_sealed, "four seals")
 
 
 async def test_any_order_of_sending_and_resending_gives_what_was_written(server: Server) -> None:

@@ -13,9 +13,9 @@ from styx_server.core.errors import NotFound
 from styx_server.core.session import LogGap, LogStream
 from styx_server.core.states import OutcomeKind
 from styx_server.core.task import Outcome, RetryPolicy, TaskId
-from styx_server.services.log_codec import pack_times
+from styx_server.services.log_codec import Codec, pack_times
 from styx_server.services.log_reading import LogRequest, Piece
-from styx_server.services.log_streams import TAIL_BYTES
+from styx_server.services.log_streams import LEAST_TAIL_BYTES, SHARED_TAIL_BYTES, Chunk, Tail, Tails
 from tests.support.builders import NOW, exited
 from tests.support.server import Server, chunk, log_end, started
 from tests.support.until import soon
@@ -300,12 +300,41 @@ async def test_a_reader_who_is_far_behind_reads_from_the_store_what_memory_dropp
     async with aclosing(server.app.logs.read(request)) as found:
         got = (await anext(found)).data
         position = len(block)
-        while position < 3 * TAIL_BYTES:
+        while position < SHARED_TAIL_BYTES // 2:
             await agent.writes(order, chunk(position, block))
             position += len(block)
         await agent.ends(order, exited(0), [log_end(block * (position // len(block)))])
         got += b"".join([piece.data async for piece in found])
     assert got == block * (position // len(block))
+
+
+async def test_memory_keeps_output_for_as_long_as_somebody_follows(server: Server) -> None:
+    agent, order = await server.one_running()
+    streams = server.app.streams
+    await agent.writes(order, chunk(0, b"nobody looks"))
+    assert streams.kept_bytes == 0
+    one, other = Follower(server, order.task_id, streams=(OUT,)), Follower(server, order.task_id, streams=(OUT,))
+    await one.has(b"nobody looks")
+    await other.has(b"nobody looks")
+    await agent.writes(order, chunk(12, b", two do"))
+    await one.leaves()
+    assert streams.kept_bytes > 0
+    await other.leaves()
+    assert streams.kept_bytes == 0
+
+
+def test_tails_share_their_room_and_each_keeps_a_little() -> None:
+    tails = Tails()
+    some = [Tail() for _ in range(100)]
+    for tail in some:
+        for start in range(0, SHARED_TAIL_BYTES, 1 << 18):
+            tails.extend(tail, [Chunk(start=start, length=1 << 18, codec=Codec.IDENTITY, data=b"")])
+    assert some[0].size > SHARED_TAIL_BYTES / 4
+    assert min(tail.size for tail in some) > LEAST_TAIL_BYTES / 2
+    assert tails.size < SHARED_TAIL_BYTES + len(some) * LEAST_TAIL_BYTES
+    for tail in some:
+        tails.drop(tail)
+    assert tails.size == 0
 
 
 async def test_a_follower_loses_nothing_when_bytes_arrive_while_it_looks_behind_a_gap(server: Server) -> None:

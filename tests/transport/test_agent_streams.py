@@ -26,7 +26,8 @@ from styx_server.services.removal import HowToRemove
 from styx_server.transport.agent_service import moving_seconds
 from styx_server.transport.codec import task_details
 from tests.support.builders import a_new_task
-from tests.support.server import ONCE
+from tests.support.server import ONCE, started
+from tests.support.until import soon
 from tests.transport.conftest import Port, bearer
 
 RUNNING, ENDED = tasks_pb2.Attempt.RUNNING, tasks_pb2.Attempt.ENDED
@@ -382,6 +383,29 @@ async def test_ages_that_reach_beyond_time_do_no_harm(port: Port, agent: Wired) 
         )
         await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[chunk]))
         assert (await output.read()).acks[0].durable_offset == 2
+
+
+@pytest.mark.parametrize(("size", "requests", "waiting"), [(1, 200, 199), (256 << 10, 40, 30)])
+async def test_as_many_requests_wait_for_a_commit_as_are_in_the_window_of_bytes(
+    port: Port, agent: Wired, size: int, requests: int, waiting: int
+) -> None:
+    intake = port.server.app.intake
+
+    async def push(output: Any, fence: int, epoch: int) -> None:
+        for number in range(requests):
+            piece = wire.LogChunk(fence=fence, stream=OUT, offset=number * size, length=size, codec=1, data=bytes(size))
+            await output.write(wire.PushLogsRequest(epoch=epoch, chunks=[piece]))
+
+    async with agent.session() as (call, welcome), agent.output() as output:
+        await port.server.submit(a_new_task())
+        (order,) = (await told(call, "assign")).assignments
+        with port.server.database.held("advance_streams"):
+            pushing = started(push(output, order.fence, welcome.epoch))
+            await soon(lambda: intake.commits.depth >= waiting, "what is in the window")
+            assert (intake.commits.depth + 1) * size <= 8 << 20
+        while (await output.read()).acks[-1].durable_offset < requests * size:
+            pass
+        await pushing
 
 
 async def test_a_server_that_stops_asks_agents_to_move(port: Port, agent: Wired) -> None:

@@ -44,10 +44,13 @@ with input as materialized (
 )
 select * from fitting;
 
--- name: seal_stream
+-- name: seal_streams
 -- Records whether what is stored is what was written.
-update log_streams set sealed = :sealed, corrupt = not :sealed
-where task_id = :task_id and attempt = :attempt and stream = :stream and stored_bytes = total_bytes and not sealed;
+update log_streams set sealed = input.sealed, corrupt = not input.sealed
+from unnest(:task_ids::bigint[], :attempts::int[], :streams::smallint[], :sealed::boolean[])
+    as input (task_id, attempt, stream, sealed)
+where log_streams.task_id = input.task_id and log_streams.attempt = input.attempt
+    and log_streams.stream = input.stream and stored_bytes = total_bytes and not log_streams.sealed;
 
 -- name: unsealed_streams
 -- Streams that are complete and not yet compared with their digest.
