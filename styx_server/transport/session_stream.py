@@ -246,6 +246,15 @@ class SessionStream:
                 self._outbox.send(wire.ServerMessage(report_ack=ack))
 
     async def _store(self, session: Session, reports: list[AttemptReport]) -> list[Answer]:
+        known = session.known
         return await self._reports.add_many(
-            [Reported(agent_id=session.agent_id, epoch=session.epoch, report=report) for report in reports]
+            [
+                Reported(
+                    agent_id=session.agent_id,
+                    epoch=session.epoch,
+                    report=report,
+                    attempt=known[report.fence].attempt if report.fence in known else 0,
+                )
+                for report in reports
+            ]
         )
