@@ -23,7 +23,7 @@ from styx_server.ids import jitter
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Executor, Row, Transaction
-from styx_server.store.rows import facts, gaps_to_json
+from styx_server.store.rows import facts, gaps_to_json, to_small
 
 _TRIES = 8
 _VOID_ENDS: Final = frozenset({OutcomeKind.LOST})
@@ -230,9 +230,10 @@ class Reports:
             await failpoints.reach("server.end.committed")
             self._on_over(over)
             refused |= {item.reported.key for item in decisions if item.fence in void}
-            settled = void | {item.fence for item in over}
+            settled = {(item.agent_id, item.task_id, item.fence) for item in over}
             # What was not stored changed between the look and the write: look again.
-            open_ends = [item.reported for item in decisions if item.fence not in settled]
+            left = [item for item in decisions if item.fence not in void and item.reported.key not in settled]
+            open_ends = [item.reported for item in left]
         raise Unavailable("tasks changed faster than their ends could be stored; try again")
 
     async def _decide(self, ends: list[Reported], decisions: list[_Decision]) -> list[Reported]:
@@ -271,8 +272,8 @@ class Reports:
     async def _write(self, executor: Executor, decisions: Sequence[_Decision]) -> list[_Decision]:
         """Writes ends, in one statement; returns those of which nothing had changed since the look."""
         rows = await executor.fetch("end_attempts", **_end_columns(decisions, self._clock), **_log_columns(decisions))
-        stored = {row["fence"] for row in rows}
-        return [decision for decision in decisions if decision.fence in stored]
+        stored = {(row["agent_id"], row["id"], row["fence"]) for row in rows}
+        return [decision for decision in decisions if decision.reported.key in stored]
 
     async def _over(self, decision: _Decision) -> AttemptOver:
         row, after, reported = decision.row, decision.after, decision.reported
@@ -370,9 +371,9 @@ def _end_columns(decisions: Sequence[_Decision], clock: Clock) -> dict[str, obje
         "start_times": [report.start_time for report in reports],
         "end_times": [report.end_time or clock.now() for report in reports],
         "not_before": [after.not_before for after in afters],
-        "failures": [_small(after.failures) for after in afters],
-        "infra_failures": [_small(after.infra_failures) for after in afters],
-        "preemptions": [_small(after.preemptions) for after in afters],
+        "failures": [to_small(after.failures) for after in afters],
+        "infra_failures": [to_small(after.infra_failures) for after in afters],
+        "preemptions": [to_small(after.preemptions) for after in afters],
         "next_causes": [after.next_cause and str(after.next_cause) for after in afters],
         "exit_codes": [outcome.exit_code for outcome in outcomes],
         "outcomes": [outcome.kind for outcome in outcomes],
@@ -394,7 +395,3 @@ def _log_columns(decisions: Sequence[_Decision]) -> dict[str, object]:
         "digests": [end.sha256 for _, end in logs],
         "gaps": [gaps_to_json(end) for _, end in logs],
     }
-
-
-def _small(count: int | None) -> int | None:
-    return None if count is None else min(count, 32767)

@@ -232,3 +232,8 @@ def stop_orders(rows: Iterable[Row]) -> dict[AgentId, list[StopOrder]]:
 def to_ms(seconds: float | None) -> int | None:
     """Seconds as whole milliseconds; None stays None."""
     return None if seconds is None else round(seconds * 1000)
+
+
+def to_small(count: int | None) -> int | None:
+    """A count as stored, which grows no further when the column is full; None stays None."""
+    return None if count is None else min(count, 32767)

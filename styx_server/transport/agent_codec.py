@@ -187,10 +187,11 @@ def _attempt_state(number: int) -> AttemptState:
 
 
 def _ago(message: wire.AttemptReport, field: str, now: datetime) -> datetime | None:
-    seconds = duration_seconds(message, field)
-    if not seconds:
-        return None if seconds is None else now
-    return now - timedelta(seconds=max(0.0, min(seconds, 1e9)))
+    if not message.HasField(field):
+        return None
+    span = getattr(message, field)
+    micros = span.seconds * 1_000_000 + span.nanos // 1000
+    return now - timedelta(microseconds=max(0, min(micros, _MAX_AGE_MICROS)))
 
 
 def _bounded(pairs: Mapping[str, str]) -> dict[str, str]:
@@ -199,4 +200,4 @@ def _bounded(pairs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    return text.replace("\0", "")[:MAX_MESSAGE_CHARS]
+    return text.replace("\0", "")[:MAX_MESSAGE_CHARS] if text else text

@@ -231,7 +231,7 @@ with changed as (
         gaps = coalesce(excluded.gaps, log_streams.gaps)
     where log_streams.total_bytes is null
 )
-select id, fence from changed;
+select id, fence, agent_id from changed;
 
 -- name: cancel_waiting
 -- Ends tasks that have no live attempt.
