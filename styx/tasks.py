@@ -16,6 +16,7 @@ from styx.names import Id
 from styx.spec import Span, TaskOptions, task_spec
 from styx.units import parse_duration
 from styx.v1 import styx_service_pb2 as pb
+from styx.v1 import tasks_pb2
 
 _PAGE_SIZE = 1000
 
@@ -70,9 +71,10 @@ class TaskMethods:
             InvalidRequest: `violations` names the index and the field.
         """
         request = pb.SubmitTasksRequest(request_id=request_id or ids.request_id(), namespace=self._namespace)
+        known: dict[str | tuple[str, ...], tasks_pb2.TaskSpec] = {}
         for index, task in enumerate(tasks):
             try:
-                wire.fill(request.specs.add(), _spec(task, {}))
+                _add(request, task, known)
             except InvalidRequest as error:
                 raise _at(f"specs[{index}]", error) from None
         response: pb.SubmitTasksResponse = await self._caller.unary("SubmitTasks", request)
@@ -177,6 +179,26 @@ def _spec(command: str | Sequence[str] | TaskSpec, options: TaskOptions) -> Task
     if options:
         raise TypeError("options go with a command; a TaskSpec has them inside")
     return command
+
+
+def _add(
+    request: pb.SubmitTasksRequest,
+    task: str | Sequence[str] | TaskSpec,
+    known: dict[str | tuple[str, ...], tasks_pb2.TaskSpec],
+) -> None:
+    """Adds a task to a batch. A command that was there before is copied; a spec may have changed since."""
+    key: str | tuple[str, ...] | None = None
+    if isinstance(task, str):
+        key = task
+    elif not isinstance(task, TaskSpec) and all(isinstance(word, str) for word in task):
+        key = tuple(task)
+    if key in known:
+        request.specs.append(known[key])
+        return
+    message = request.specs.add()
+    wire.fill(message, _spec(task, {}))
+    if key is not None:
+        known[key] = message
 
 
 def _span(value: Span) -> timedelta:

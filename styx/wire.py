@@ -23,7 +23,7 @@ from styx.v1 import agents_pb2, styx_service_pb2, tasks_pb2
 T = TypeVar("T")
 Read = Callable[[Any], Any]
 Write = Callable[[Any, Any], None]
-Plan = tuple[tuple[str, Read, Write], ...]
+Plan = tuple[tuple[str, object, Read, Write], ...]
 
 MODELS: dict[type, type[Message]] = {
     models.Agent: agents_pb2.Agent,
@@ -65,7 +65,7 @@ _MODEL_OF = {message.DESCRIPTOR.full_name: model for model, message in MODELS.it
 
 def from_message(model: type[T], message: Message) -> T:
     """Makes the model from a message of the type that belongs to it."""
-    return model(**{name: read(message) for name, read, _ in _plan(model)})
+    return model(**{name: read(message) for name, _, read, _ in _plan(model)})
 
 
 def to_message(value: object) -> Any:
@@ -81,9 +81,9 @@ def fill(message: Message, value: object) -> None:
     Raises:
         InvalidRequest: a field holds something that cannot be sent: another type, a number out of range, broken UTF-8.
     """
-    for name, _, write in _plan(type(value)):
+    for name, empty, _, write in _plan(type(value)):
         content = getattr(value, name)
-        if content is None:
+        if content is None or content is empty:
             continue
         try:
             write(message, content)
@@ -108,9 +108,16 @@ def _plan(model: type) -> Plan:
     plan = _PLANS.get(model)
     if plan is None:
         fields: Any = MODELS[model].DESCRIPTOR.fields_by_name
-        names = [field.name for field in dataclasses.fields(model)]
-        plan = _PLANS[model] = tuple((name, *_translator(fields[name])) for name in names)
+        plan = _PLANS[model] = tuple(
+            (each.name, _empty(each, fields[each.name]), *_translator(fields[each.name]))
+            for each in dataclasses.fields(model)
+        )
     return plan
+
+
+def _empty(of_model: dataclasses.Field[Any], field: FieldDescriptor) -> object:
+    """What need not be written, because an empty field says it; None, which never is, when each value means more."""
+    return None if field.has_presence or of_model.default else of_model.default
 
 
 def _translator(field: FieldDescriptor) -> tuple[Read, Write]:

@@ -6,6 +6,7 @@ The only file that knows rooms which do not know each other. `serve.py` opens th
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -320,9 +321,10 @@ class News:
         """Attempts are stored as over."""
         self._app.scheduling.attempts_over(item.fence for item in over)
         self._app.scheduling.tasks_wait(item.requeued for item in over if item.requeued is not None)
+        for state, count in Counter(item.task_state for item in over).items():
+            if state.ended:
+                self._app.metrics.tasks_ended.labels(state.name).inc(count)
         for item in over:
-            if item.task_state.ended:
-                self._app.metrics.tasks_ended.labels(item.task_state.name).inc()
             if item.logs:
                 self.over.put_nowait(item)
             else:

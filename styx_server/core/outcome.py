@@ -6,7 +6,7 @@ refused), and preemption. Jitter comes in as a number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
@@ -28,6 +28,7 @@ class AfterAttempt:
     """The task after one of its attempts has ended.
 
     Attributes:
+        failures, infra_failures, preemptions: how much of each budget is spent; None: as much as before.
         next_cause: why there will be another attempt; None when the task has ended.
         not_before: the next attempt does not start earlier.
         held: there may be no next attempt until a person says so.
@@ -37,12 +38,29 @@ class AfterAttempt:
     reason: Reason
     message: str
     exit_code: int | None
-    failures: int
-    infra_failures: int
-    preemptions: int
+    failures: int | None
+    infra_failures: int | None
+    preemptions: int | None
     next_cause: Cause | None = None
     not_before: datetime | None = None
     held: bool = False
+
+
+WELL_ENDED: Final = AfterAttempt(
+    state=TaskState.SUCCEEDED,
+    reason=Reason.NONE,
+    message="",
+    exit_code=0,
+    failures=None,
+    infra_failures=None,
+    preemptions=None,
+)
+"""What `after_attempt` decides of every task that ended well and that nobody wanted to stop, without a look at it."""
+
+
+def ended_well(outcome: Outcome) -> bool:
+    """Whether the command did what it was to do."""
+    return outcome.kind is OutcomeKind.EXITED and outcome.exit_code == 0
 
 
 def after_attempt(task: TaskFacts, outcome: Outcome, now: datetime, jitter: float) -> AfterAttempt:
@@ -57,8 +75,13 @@ def after_attempt(task: TaskFacts, outcome: Outcome, now: datetime, jitter: floa
     if task.desired is Desired.STOP:
         return _end(task, TaskState.CANCELLED, Reason.CANCEL_REQUESTED, outcome)
     match outcome.kind:
-        case OutcomeKind.EXITED if outcome.exit_code == 0:
-            return _end(task, TaskState.SUCCEEDED, Reason.NONE, outcome)
+        case OutcomeKind.EXITED if ended_well(outcome):
+            return replace(
+                WELL_ENDED,
+                failures=task.failures,
+                infra_failures=task.infra_failures,
+                preemptions=task.preemptions,
+            )
         case OutcomeKind.EXITED | OutcomeKind.SIGNALED | OutcomeKind.OOM_KILLED | OutcomeKind.START_FAILED:
             return _user_failure(task, outcome, now, jitter)
         case OutcomeKind.TIMED_OUT:
@@ -161,7 +184,7 @@ def _end(
     return AfterAttempt(
         state=state,
         reason=reason,
-        message="" if state is TaskState.SUCCEEDED else describe(outcome),
+        message=describe(outcome),
         exit_code=outcome.exit_code,
         failures=task.failures if failures is None else failures,
         infra_failures=task.infra_failures,

@@ -37,10 +37,20 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """All that scheduling looks at; tasks of one shape are interchangeable but for priority, namespace and age."""
+    """All that scheduling looks at; tasks of one shape are interchangeable but for priority, namespace and age.
+
+    It is looked up several times for each task that is placed, so its hash is made once.
+    """
 
     pool: str
     resources: Resources
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.pool, self.resources)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,10 +54,9 @@ class Delivery:
     async def once(self) -> float | None:
         """One pass over the sessions that were named, and over all of them every two seconds."""
         now = self._clock.monotonic()
-        here = {session.agent_id for session in self._registry.all()}
-        wanted, self._wanted = self._wanted & here, set()
         if now >= self._all_at:
-            wanted, self._all_at = here, now + PERIOD_SECONDS * 0.9
+            self._wanted, self._all_at = {each.agent_id for each in self._registry.all()}, now + PERIOD_SECONDS * 0.9
+        wanted, self._wanted = {each for each in self._wanted if self._registry.get(each)}, set()
         if wanted:
             try:
                 await self._end_replaced(sorted(wanted))
@@ -69,12 +68,15 @@ class Delivery:
 
     async def _end_replaced(self, agent_ids: list[AgentId]) -> None:
         sessions = [session for agent_id in agent_ids if (session := self._registry.get(agent_id))]
-        newest = {
-            row["agent_id"]: row["epoch"] for row in await self._database.fetch("read_epochs", agent_ids=agent_ids)
-        }
+        replaced = await self._database.fetch(
+            "find_replaced",
+            agent_ids=[session.agent_id for session in sessions],
+            epochs=[session.epoch for session in sessions],
+        )
+        ended = {(row["agent_id"], row["epoch"]) for row in replaced}
         for session in sessions:
             # One that was removed is dismissed in its own way, see `removal.py`.
-            if newest.get(session.agent_id, 0) > session.epoch:
+            if (session.agent_id, session.epoch) in ended:
                 session.outlet.end("a newer session of this agent took over, or this one was given up")
 
     async def _deliver(self, agent_ids: list[AgentId]) -> None:

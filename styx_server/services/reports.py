@@ -6,7 +6,6 @@ fence, and what does not fit is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -15,16 +14,16 @@ from typing import Final
 from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
-from styx_server.core.outcome import AfterAttempt, after_attempt
+from styx_server.core.outcome import WELL_ENDED, AfterAttempt, after_attempt, ended_well
 from styx_server.core.placement.backlog import Waiting
 from styx_server.core.session import AttemptReport, LogEnd
-from styx_server.core.states import AttemptState, OutcomeKind, TaskState
+from styx_server.core.states import AttemptState, Desired, OutcomeKind, TaskState
 from styx_server.core.task import AgentId, Fence, Outcome, TaskFacts, TaskId
 from styx_server.ids import jitter
 from styx_server.services.group_commit import GroupCommit
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Executor, Row, Transaction
-from styx_server.store.rows import facts
+from styx_server.store.rows import facts, gaps_to_json, to_small
 
 _TRIES = 8
 _VOID_ENDS: Final = frozenset({OutcomeKind.LOST})
@@ -49,6 +48,7 @@ class Reported:
 
     Attributes:
         epoch: of the session it came through; 0: the server itself found it out.
+        attempt: number of the attempt within its task; 0: not known here.
         lease_seq: it holds only while the agent's lease is still this one; None: in any case.
         disowned: the agent's session ends with it, so that nothing on its way through that session counts any more.
     """
@@ -56,6 +56,7 @@ class Reported:
     agent_id: AgentId
     epoch: int
     report: AttemptReport
+    attempt: int = 0
     lease_seq: int | None = None
     disowned: bool = False
 
@@ -90,10 +91,24 @@ class AttemptOver:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
+    """What follows for a task.
+
+    Attributes:
+        attempt: number of the attempt that ended.
+        desired: what the user wanted when it was decided; it is stored only if that is still so.
+        row: the task as it was read; None: it was not read, and has ended.
+    """
+
     reported: Reported
-    row: Row
-    before: TaskFacts
+    attempt: int
+    desired: Desired
     after: AfterAttempt
+    row: Row | None = None
+
+    @property
+    def fence(self) -> Fence:
+        """Of the attempt."""
+        return self.reported.report.fence
 
 
 class Reports:
@@ -162,17 +177,17 @@ class Reports:
         )
 
     async def _flush(self, items: list[Reported]) -> list[Answer]:
+        keyed = [(item.key, item) for item in items]
         latest: dict[_Key, Reported] = {}
-        for item in items:
-            known = latest.get(item.key)
-            if known is None or _weight(item) >= _weight(known):
-                latest[item.key] = item
+        for key, item in keyed:
+            if (known := latest.setdefault(key, item)) is not item and _weight(item) >= _weight(known):
+                latest[key] = item
         starts = [item for item in latest.values() if item.report.state is not AttemptState.ENDED]
         ends = [item for item in latest.values() if item.report.state is AttemptState.ENDED]
         answers = await self._start(starts)
         answers |= dict.fromkeys(await self._end(ends), Answer.REFUSED)
         self._on_change((item.report.task_id for item in starts), (item.report.task_id for item in ends))
-        return [answers.get(item.key, Answer.STORED) for item in items]
+        return [answers.get(key, Answer.STORED) for key, _ in keyed]
 
     async def _start(self, starts: list[Reported]) -> dict[_Key, Answer]:
         """Stores starts; returns what became of those that were not stored, unless they came twice."""
@@ -198,11 +213,15 @@ class Reports:
         """Ends what can be ended; returns what was refused."""
         refused: set[_Key] = set()
         open_ends = ends
-        for _ in range(_TRIES):
+        for tried in range(_TRIES):
             if not open_ends:
                 return refused
             await failpoints.reach("server.end.received", Unavailable)
-            decisions, strange = await self._decide(open_ends)
+            # Most end well, as nobody wanted otherwise. Where that is wrong nothing is stored, and the facts are read.
+            well = [] if tried else [item for item in open_ends if _ended_well(item)]
+            decisions = [_Decision(item, item.attempt, Desired.RUN, WELL_ENDED) for item in well]
+            unsure = open_ends if not well else [item for item in open_ends if not _ended_well(item)]
+            strange = await self._decide(unsure, decisions)
             found = await self._found(strange)
             refused |= {item.key for item in strange if not _is_own(item, found[item.key])}
             # Stored before, and perhaps nobody heard of it: the answer may have been lost.
@@ -210,27 +229,30 @@ class Reports:
             over, void = await self._store(decisions)
             await failpoints.reach("server.end.committed")
             self._on_over(over)
-            refused |= {item.reported.key for item in decisions if item.before.fence in void}
-            settled = void | {item.fence for item in over}
+            refused |= {item.reported.key for item in decisions if item.fence in void}
+            settled = {(item.agent_id, item.task_id, item.fence) for item in over}
             # What was not stored changed between the look and the write: look again.
-            open_ends = [item.reported for item in decisions if item.before.fence not in settled]
+            left = [item for item in decisions if item.fence not in void and item.reported.key not in settled]
+            open_ends = [item.reported for item in left]
         raise Unavailable("tasks changed faster than their ends could be stored; try again")
 
-    async def _decide(self, ends: list[Reported]) -> tuple[list[_Decision], list[Reported]]:
+    async def _decide(self, ends: list[Reported], decisions: list[_Decision]) -> list[Reported]:
+        """Decides what follows, from what is stored; returns reports that do not fit what is stored."""
+        if not ends:
+            return []
         rows = await self._database.fetch("read_facts", ids=[item.report.task_id for item in ends])
         by_id = {row["id"]: row for row in rows}
-        decisions: list[_Decision] = []
         strange: list[Reported] = []
         for item in ends:
             row = by_id.get(item.report.task_id)
             before = facts(row) if row is not None else None
-            if row is None or before is None or not _fits(item, before):
+            if before is None or not _fits(item, before):
                 strange.append(item)
                 continue
             assert item.report.outcome is not None
             after = after_attempt(before, item.report.outcome, self._clock.now(), jitter())
-            decisions.append(_Decision(item, row, before, after))
-        return decisions, strange
+            decisions.append(_Decision(item, before.attempt, before.desired, after, row))
+        return strange
 
     async def _store(self, decisions: Sequence[_Decision]) -> tuple[list[AttemptOver], set[Fence]]:
         """Writes ends; returns those that were stored, and those that are void because a beat came after all."""
@@ -239,8 +261,8 @@ class Reports:
         if any(item.reported.lease_seq is not None or item.reported.disowned for item in decisions):
             async with self._database.transaction() as transaction:
                 void = await _void(transaction, decisions)
-                kept = await self._write(transaction, [item for item in decisions if item.before.fence not in void])
-                disowned = {item.before.agent_id for item in kept if item.reported.disowned}
+                kept = await self._write(transaction, [item for item in decisions if item.fence not in void])
+                disowned = {item.reported.agent_id for item in kept if item.reported.disowned}
                 if disowned:
                     await transaction.execute("end_sessions", agent_ids=sorted(disowned))
         else:
@@ -250,22 +272,22 @@ class Reports:
     async def _write(self, executor: Executor, decisions: Sequence[_Decision]) -> list[_Decision]:
         """Writes ends, in one statement; returns those of which nothing had changed since the look."""
         rows = await executor.fetch("end_attempts", **_end_columns(decisions, self._clock), **_log_columns(decisions))
-        stored = {row["fence"] for row in rows}
-        return [decision for decision in decisions if decision.before.fence in stored]
+        stored = {(row["agent_id"], row["id"], row["fence"]) for row in rows}
+        return [decision for decision in decisions if decision.reported.key in stored]
 
     async def _over(self, decision: _Decision) -> AttemptOver:
-        row, after, before = decision.row, decision.after, decision.before
+        row, after, reported = decision.row, decision.after, decision.reported
         requeued = None
-        if after.next_cause is not None and not after.held:
+        if row is not None and after.next_cause is not None and not after.held:
             ready_at = after.not_before.timestamp() if after.not_before else 0.0
             shape = await self._shapes.get(row["shape_id"])
-            requeued = Waiting(before.task_id, row["namespace"], row["priority"], shape, ready_at)
+            requeued = Waiting(reported.report.task_id, row["namespace"], row["priority"], shape, ready_at)
         return AttemptOver(
-            task_id=before.task_id,
-            fence=before.fence,
-            attempt=before.attempt,
-            agent_id=before.agent_id,
-            logs=decision.reported.report.logs,
+            task_id=reported.report.task_id,
+            fence=reported.report.fence,
+            attempt=decision.attempt,
+            agent_id=reported.agent_id,
+            logs=reported.report.logs,
             task_state=after.state,
             requeued=requeued,
         )
@@ -291,6 +313,10 @@ async def _void(transaction: Transaction, decisions: Sequence[_Decision]) -> set
     rows = await transaction.fetch("lock_leases", agent_ids=sorted({item.agent_id for item in guarded}))
     leases = {row["agent_id"]: row["lease_seq"] for row in rows}
     return {item.report.fence for item in guarded if leases.get(item.agent_id) != item.lease_seq}
+
+
+def _ended_well(item: Reported) -> bool:
+    return item.attempt > 0 and item.report.outcome is not None and ended_well(item.report.outcome)
 
 
 def _fits(item: Reported, task: TaskFacts) -> bool:
@@ -335,18 +361,19 @@ def _end_columns(decisions: Sequence[_Decision], clock: Clock) -> dict[str, obje
     outcomes = [report.outcome or Outcome(kind=OutcomeKind.LOST) for report in reports]
     afters = [decision.after for decision in decisions]
     return {
-        "ids": [decision.before.task_id for decision in decisions],
-        "fences": [decision.before.fence for decision in decisions],
-        "seen_desired": [decision.before.desired for decision in decisions],
+        "ids": [report.task_id for report in reports],
+        "fences": [report.fence for report in reports],
+        "agent_ids": [decision.reported.agent_id for decision in decisions],
+        "seen_desired": [decision.desired for decision in decisions],
         "states": [after.state for after in afters],
         "reasons": [str(after.reason) for after in afters],
         "messages": [after.message for after in afters],
         "start_times": [report.start_time for report in reports],
         "end_times": [report.end_time or clock.now() for report in reports],
         "not_before": [after.not_before for after in afters],
-        "failures": [min(after.failures, 32767) for after in afters],
-        "infra_failures": [min(after.infra_failures, 32767) for after in afters],
-        "preemptions": [min(after.preemptions, 32767) for after in afters],
+        "failures": [to_small(after.failures) for after in afters],
+        "infra_failures": [to_small(after.infra_failures) for after in afters],
+        "preemptions": [to_small(after.preemptions) for after in afters],
         "next_causes": [after.next_cause and str(after.next_cause) for after in afters],
         "exit_codes": [outcome.exit_code for outcome in outcomes],
         "outcomes": [outcome.kind for outcome in outcomes],
@@ -358,20 +385,13 @@ def _end_columns(decisions: Sequence[_Decision], clock: Clock) -> dict[str, obje
 
 
 def _log_columns(decisions: Sequence[_Decision]) -> dict[str, object]:
-    logs = [(decision.before, end) for decision in decisions for end in decision.reported.report.logs]
+    logs = [(decision, end) for decision in decisions for end in decision.reported.report.logs]
     return {
-        "log_ids": [task.task_id for task, _ in logs],
-        "log_attempts": [task.attempt for task, _ in logs],
-        "log_fences": [task.fence for task, _ in logs],
+        "log_ids": [decision.reported.report.task_id for decision, _ in logs],
+        "log_attempts": [decision.attempt for decision, _ in logs],
+        "log_fences": [decision.fence for decision, _ in logs],
         "log_streams": [end.stream for _, end in logs],
         "totals": [end.total_bytes for _, end in logs],
         "digests": [end.sha256 for _, end in logs],
         "gaps": [gaps_to_json(end) for _, end in logs],
     }
-
-
-def gaps_to_json(end: LogEnd) -> str | None:
-    """The gaps of a stream as stored; None when there are none."""
-    if not end.gaps:
-        return None
-    return json.dumps([{"start": gap.start, "end": gap.end, "reason": gap.reason} for gap in end.gaps])

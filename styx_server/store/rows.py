@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from styx_server.core.placement.capacity import Capacity, Gpu
-from styx_server.core.session import StopCause, StopOrder
+from styx_server.core.session import LogEnd, StopCause, StopOrder
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 from styx_server.core.task import (
     AgentId,
@@ -115,6 +115,13 @@ def spec_columns(tasks: Sequence[NewTask]) -> dict[str, object]:
         "retries": [retry_to_json(task.retry) for task in tasks],
         "bodies": [task.body for task in tasks],
     }
+
+
+def gaps_to_json(end: LogEnd) -> str | None:
+    """The gaps of a stream as stored; None when there are none."""
+    if not end.gaps:
+        return None
+    return json.dumps([{"start": gap.start, "end": gap.end, "reason": gap.reason} for gap in end.gaps])
 
 
 def facts(row: Row) -> TaskFacts:
@@ -225,3 +232,8 @@ def stop_orders(rows: Iterable[Row]) -> dict[AgentId, list[StopOrder]]:
 def to_ms(seconds: float | None) -> int | None:
     """Seconds as whole milliseconds; None stays None."""
     return None if seconds is None else round(seconds * 1000)
+
+
+def to_small(count: int | None) -> int | None:
+    """A count as stored, which grows no further when the column is full; None stays None."""
+    return None if count is None else min(count, 32767)

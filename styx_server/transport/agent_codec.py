@@ -31,6 +31,8 @@ MAX_MESSAGE_CHARS: Final = 1000
 _MAX_CPU_SECONDS: Final = 1e9
 _MAX_EPOCH: Final = 2**53
 _MAX_AGE_MICROS: Final = 10**15
+_STATES: Final[dict[int, AttemptState]] = {state.value: state for state in AttemptState}
+_KINDS: Final[dict[int, OutcomeKind]] = {kind.value: kind for kind in OutcomeKind}
 
 
 def hello(message: wire.Hello, now: datetime) -> Hello:
@@ -61,8 +63,8 @@ def report(message: wire.AttemptReport, now: datetime) -> AttemptReport:
     outcome = None
     if state is AttemptState.ENDED:
         outcome = _outcome(message.outcome)
-    logs = tuple(_log_end(item) for item in message.logs)
-    if len({end.stream for end in logs}) < len(logs):
+    logs = tuple(_log_end(item) for item in message.logs) if message.logs else ()
+    if len(logs) > 1 and len({end.stream for end in logs}) < len(logs):
         raise InvalidRequest([Violation(field="logs", description="name a stream twice")])
     return AttemptReport(
         fence=Fence(message.fence),
@@ -150,13 +152,9 @@ def _held(message: wire.HeldAttempt, now: datetime) -> HeldAttempt:
 
 
 def _outcome(message: tasks_pb2.Outcome) -> Outcome:
-    try:
-        kind = OutcomeKind(message.kind)
-    except ValueError:
-        # From a newer agent: that it ended is certain, how is not.
-        kind = OutcomeKind.SUPERVISOR_LOST
     return Outcome(
-        kind=kind,
+        # Unknown when it is from a newer agent: that it ended is certain, how is not.
+        kind=_KINDS.get(message.kind, OutcomeKind.SUPERVISOR_LOST),
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         signal=max(0, min(message.signal, 255)),
         message=_clean(message.message),
@@ -181,15 +179,18 @@ def _gap(message: tasks_pb2.LogGap) -> LogGap:
 
 
 def _attempt_state(number: int) -> AttemptState:
-    try:
-        return AttemptState(number)
-    except ValueError:
-        raise InvalidRequest([Violation(field="state", description=f"is {number}, which is unknown")]) from None
+    state = _STATES.get(number)
+    if state is None:
+        raise InvalidRequest([Violation(field="state", description=f"is {number}, which is unknown")])
+    return state
 
 
 def _ago(message: wire.AttemptReport, field: str, now: datetime) -> datetime | None:
-    seconds = duration_seconds(message, field)
-    return None if seconds is None else now - timedelta(seconds=max(0.0, min(seconds, 1e9)))
+    if not message.HasField(field):
+        return None
+    span = getattr(message, field)
+    micros = span.seconds * 1_000_000 + span.nanos // 1000
+    return now - timedelta(microseconds=max(0, min(micros, _MAX_AGE_MICROS)))
 
 
 def _bounded(pairs: Mapping[str, str]) -> dict[str, str]:
@@ -198,4 +199,4 @@ def _bounded(pairs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    return text.replace("\0", "")[:MAX_MESSAGE_CHARS]
+    return text.replace("\0", "")[:MAX_MESSAGE_CHARS] if text else text

@@ -92,7 +92,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def Session(self, requests: Any, context: Context) -> None:  # noqa: N802
         """One session, from Hello to its end."""
         del requests
-        outbox = Outbox(context, self._introduction())
+        outbox = Outbox(context, self._introduction)
         self._outboxes.add(outbox)
         try:
             stream = SessionStream(context, outbox, self._use.sessions, self._use.reports, self._clock)

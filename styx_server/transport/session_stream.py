@@ -7,8 +7,7 @@ in a bounded queue, and a full one ends the session.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import grpc
@@ -46,14 +45,24 @@ _SENT: Final = {
 
 
 class Outbox:
-    """What waits to be written to one agent, in order: the outlet of its session."""
+    """What waits to be written to one agent, in order: the outlet of its session.
 
-    def __init__(self, context: Context, introduction: wire.Welcome) -> None:
+    There is one for each agent, so it has lists and futures where an idle queue or event would take a kilobyte.
+
+    Args:
+        introduce: makes the part of Welcome that is the same for every agent.
+
+    Attributes:
+        ended: done when the stream is to end.
+    """
+
+    def __init__(self, context: Context, introduce: Callable[[], wire.Welcome]) -> None:
         self._context = context
-        self._introduction = introduction
-        self._waiting: deque[wire.ServerMessage] = deque()
-        self._filled = asyncio.Event()
-        self.ended = asyncio.Event()
+        self._introduce = introduce
+        self._waiting: list[wire.ServerMessage] = []
+        self._loop = asyncio.get_running_loop()
+        self._filled = self._loop.create_future()
+        self.ended = self._loop.create_future()
         self.error: StyxError | None = None
 
     def send(self, message: wire.ServerMessage) -> None:
@@ -62,12 +71,13 @@ class Outbox:
             self.end_with(Exhausted(f"{_OUTBOX:,} messages wait for this agent; connect again"))
             return
         self._waiting.append(message)
-        self._filled.set()
+        if not self._filled.done():
+            self._filled.set_result(None)
 
     def welcome(self, epoch: int, verdicts: tuple[Verdict, ...]) -> None:
         """The session is open."""
         welcome = wire.Welcome(epoch=epoch, verdicts=[agent_codec.verdict(item) for item in verdicts])
-        welcome.MergeFrom(self._introduction)
+        welcome.MergeFrom(self._introduce())
         self.send(wire.ServerMessage(welcome=welcome))
 
     def assign(self, assignments: list[Assignment]) -> None:
@@ -90,18 +100,21 @@ class Outbox:
     def end_with(self, error: StyxError) -> None:
         """The stream is to end with this; the first reason counts."""
         self.error = self.error or error
-        self.ended.set()
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     async def write_all(self) -> None:
         """Writes for ever; the only writer of the stream."""
         while True:
-            await self._filled.wait()
-            self._filled.clear()
-            while self._waiting:
-                message = self._waiting.popleft()
+            await self._filled
+            self._filled = self._loop.create_future()
+            messages, self._waiting = self._waiting, []
+            for message in messages:
                 async with asyncio.timeout(WRITE_SECONDS):
                     await self._context.write(message)
                 await failpoints.reach(_SENT.get(message.WhichOneof("message"), ""))
+            # A frame that waits keeps what its names stand for.
+            del messages, message
 
 
 def _batches(assignments: list[Assignment]) -> Iterator[list[Assignment]]:
@@ -118,8 +131,15 @@ def _batches(assignments: list[Assignment]) -> Iterator[list[Assignment]]:
         yield batch
 
 
+class _Over(Exception):
+    """Ends everything that serves a stream."""
+
+
 class SessionStream:
-    """One control stream: reads what the agent says, and has it acted on."""
+    """One control stream: reads what the agent says, and has it acted on.
+
+    Beats are answered and reports stored by tasks that live for as long as there are any, so an idle agent has none.
+    """
 
     def __init__(self, context: Context, outbox: Outbox, sessions: Sessions, reports: Reports, clock: Clock) -> None:
         self._context = context
@@ -127,10 +147,11 @@ class SessionStream:
         self._sessions = sessions
         self._reports = reports
         self._clock = clock
-        self._pending: deque[wire.Report] = deque()
-        self._reported = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        self._pending: list[wire.Report] = []
+        self._storing_reports = False
         self._beat: tuple[int, list[Fence], bool] | None = None
-        self._beaten = asyncio.Event()
+        self._answering_beats = False
         self._storing_beat = False
         self._goodbye = False
 
@@ -140,20 +161,15 @@ class SessionStream:
         Raises:
             StyxError: why this side ended it.
         """
-        hello = await self._hello(agent_id)
-        session = await self._sessions.open(agent_codec.hello(hello, self._clock.now()), self._outbox)
+        session = await self._open(agent_id)
         try:
-            async with asyncio.TaskGroup() as group:
-                workers = [
-                    group.create_task(self._outbox.write_all()),
-                    group.create_task(self._answer_beats(session)),
-                    group.create_task(self._store_reports(session)),
-                ]
+            async with self._group as group:
+                group.create_task(self._outbox.write_all())
                 reader = group.create_task(self._read(session))
-                ender = group.create_task(self._outbox.ended.wait())
-                await asyncio.wait([reader, ender, *workers], return_when=asyncio.FIRST_COMPLETED)
-                for task in (reader, ender, *workers):
-                    task.cancel()
+                await asyncio.wait([reader, self._outbox.ended], return_when=asyncio.FIRST_COMPLETED)
+                raise _Over
+        except* _Over:
+            pass
         except* TimeoutError:
             self._outbox.end_with(Exhausted(f"the agent took no message for {WRITE_SECONDS:g} s; connect again"))
         except* grpc.aio.InternalError:
@@ -163,6 +179,10 @@ class SessionStream:
             await asyncio.shield(self._sessions.close(session, goodbye=self._goodbye))
         if self._outbox.error is not None:
             raise self._outbox.error
+
+    async def _open(self, agent_id: AgentId) -> Session:
+        hello = await self._hello(agent_id)
+        return await self._sessions.open(agent_codec.hello(hello, self._clock.now()), self._outbox)
 
     async def _hello(self, agent_id: AgentId) -> wire.Hello:
         # A read that is cancelled kills the call, which is right here: who says nothing is not wanted.
@@ -191,7 +211,9 @@ class SessionStream:
                     self._take_beat(session, message.heartbeat)
                 case "report":
                     self._pending.append(message.report)
-                    self._reported.set()
+                    if not self._storing_reports:
+                        self._storing_reports = True
+                        self._group.create_task(self._store_reports(session))
                 case "goodbye":
                     self._goodbye = True
                     _log.info("agent_said_goodbye", agent=session.agent_id, reason=message.goodbye.reason[:200])
@@ -199,53 +221,62 @@ class SessionStream:
                 case _:
                     # From a newer agent: what both sides must understand is negotiated in Hello.
                     pass
+            # The next one may be long in coming.
+            del message
 
     def _take_beat(self, session: Session, beat: wire.Heartbeat) -> None:
         """The newest beat says all that those before it did, so it takes the place of one that waits."""
         suspects = self._sessions.suspects(session, [Fence(fence) for fence in beat.live_fences])
         self._beat = (beat.seq, suspects, beat.draining)
-        self._beaten.set()
+        if not self._answering_beats:
+            self._answering_beats = True
+            self._group.create_task(self._answer_beats(session))
         if self._storing_beat:
             # The database is away: an empty message renews no lease, but says that this end of the stream lives.
             self._outbox.send(wire.ServerMessage())
 
     async def _answer_beats(self, session: Session) -> None:
-        while True:
-            await self._beaten.wait()
-            self._beaten.clear()
-            while self._beat is not None:
-                (seq, suspects, draining), self._beat = self._beat, None
-                self._storing_beat = True
-                answer = await self._sessions.beat(session, suspects, draining)
-                self._storing_beat = False
-                if answer is None:
-                    self._outbox.end("a newer session of this agent took over")
-                    return
-                ack = wire.HeartbeatAck(
-                    seq=seq, stops=[agent_codec.stop(order) for order in answer.stops], unknown_fences=answer.unknown
-                )
-                self._outbox.send(wire.ServerMessage(heartbeat_ack=ack))
+        while self._beat is not None:
+            (seq, suspects, draining), self._beat = self._beat, None
+            self._storing_beat = True
+            answer = await self._sessions.beat(session, suspects, draining)
+            self._storing_beat = False
+            if answer is None:
+                self._outbox.end("a newer session of this agent took over")
+                return
+            ack = wire.HeartbeatAck(
+                seq=seq, stops=[agent_codec.stop(order) for order in answer.stops], unknown_fences=answer.unknown
+            )
+            self._outbox.send(wire.ServerMessage(heartbeat_ack=ack))
+        self._answering_beats = False
 
     async def _store_reports(self, session: Session) -> None:
-        while True:
-            await self._reported.wait()
-            self._reported.clear()
-            while self._pending:
-                batch, self._pending = self._pending, deque()
-                now = self._clock.now()
-                messages = [message for report in batch for message in report.attempts]
-                reports = [agent_codec.report(message, now) for message in messages]
-                answers = await self._store(session, reports)
-                if Answer.STALE in answers:
-                    # Not acked: the agent tells it again in its next session.
-                    self._outbox.end("a newer session of this agent took over, or this one was given up")
-                    return
-                pairs = zip(reports, answers, strict=True)
-                refused = [report.fence for report, answer in pairs if answer is Answer.REFUSED]
-                ack = wire.ReportAck(seq=batch[-1].seq, refused_fences=refused)
-                self._outbox.send(wire.ServerMessage(report_ack=ack))
+        while self._pending:
+            batch, self._pending = self._pending, []
+            now = self._clock.now()
+            messages = [message for report in batch for message in report.attempts]
+            reports = [agent_codec.report(message, now) for message in messages]
+            answers = await self._store(session, reports)
+            if Answer.STALE in answers:
+                # Not acked: the agent tells it again in its next session.
+                self._outbox.end("a newer session of this agent took over, or this one was given up")
+                return
+            pairs = zip(reports, answers, strict=True)
+            refused = [report.fence for report, answer in pairs if answer is Answer.REFUSED]
+            ack = wire.ReportAck(seq=batch[-1].seq, refused_fences=refused)
+            self._outbox.send(wire.ServerMessage(report_ack=ack))
+        self._storing_reports = False
 
     async def _store(self, session: Session, reports: list[AttemptReport]) -> list[Answer]:
+        known = session.known
         return await self._reports.add_many(
-            [Reported(agent_id=session.agent_id, epoch=session.epoch, report=report) for report in reports]
+            [
+                Reported(
+                    agent_id=session.agent_id,
+                    epoch=session.epoch,
+                    report=report,
+                    attempt=known[report.fence].attempt if report.fence in known else 0,
+                )
+                for report in reports
+            ]
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from styx_server.core.outcome import INFRA_BUDGET, AfterAttempt, after_attempt, backoff_seconds, describe
+from styx_server.core.outcome import INFRA_BUDGET, WELL_ENDED, AfterAttempt, after_attempt, backoff_seconds, describe
 from styx_server.core.states import Cause, Desired, OutcomeKind, Reason, TaskState
 from styx_server.core.task import Outcome, RetryPolicy, TaskFacts
 from tests.support.builders import NOW, an_outcome, exited, some_facts
@@ -71,6 +72,12 @@ def test_whoever_asked_for_the_stop_gets_cancelled_whatever_the_end(kind: Outcom
     )
     after = follow(task, an_outcome(kind))
     assert (after.state, after.reason, after.next_cause) == (TaskState.CANCELLED, Reason.CANCEL_REQUESTED, None)
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
+def test_a_good_end_of_what_nobody_stopped_depends_on_nothing_else(at_most_once: bool) -> None:
+    after = follow(some_facts(at_most_once=at_most_once, failures=2, infra_failures=1, preemptions=3), exited(0))
+    assert after == replace(WELL_ENDED, failures=2, infra_failures=1, preemptions=3)
 
 
 def test_exit_code_zero_is_a_success_without_a_message() -> None:

@@ -74,6 +74,30 @@ async def test_whoever_says_once_more_that_an_attempt_was_lost_is_not_refused(se
     assert len(await server.rows("select 1 from attempts")) == 1
 
 
+async def test_a_good_end_is_stored_without_a_look_at_the_task(server: Server) -> None:
+    agent, order = await server.one_running()
+    with server.database.held("read_facts"):
+        assert await agent.ends(order, exited(0))
+        await server.becomes(order.task_id, TaskState.SUCCEEDED)
+
+
+async def test_a_good_end_of_what_somebody_cancelled_meanwhile_is_cancelled(server: Server) -> None:
+    agent, order = await server.one_running()
+    mutation = Mutation(token_id=1, method="CancelTasks", request_id="c1", digest=b"c" * 32)
+    await server.app.tasks.cancel([order.task_id], mutation, None)
+    assert await agent.ends(order, exited(0))
+    await server.becomes(order.task_id, TaskState.CANCELLED)
+
+
+async def test_a_good_end_that_a_stranger_reports_is_refused(server: Server) -> None:
+    _, order = await server.one_running()
+    stranger = await server.agent()
+    ended = AttemptReport(fence=order.fence, task_id=order.task_id, state=ENDED, outcome=exited(0))
+    reported = replace(stranger.reported(ended), attempt=order.attempt)
+    assert await server.app.reports.add(reported) is Answer.REFUSED
+    assert await server.state(order.task_id) == (TaskState.RUNNING, "")
+
+
 async def test_a_foreign_report_is_refused(server: Server) -> None:
     _, order = await server.one_running()
     stranger = await server.agent()

@@ -64,6 +64,7 @@ END: dict[str, Any] = {
     "outcome_messages": [""],
     "cpu_ms": [0],
     "max_memory_bytes": [0],
+    "agent_ids": [1],
 }
 
 

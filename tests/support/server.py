@@ -132,7 +132,13 @@ class FakeAgent:
     def reported(self, report: AttemptReport, epoch: int | None = None) -> Reported:
         """A report of this agent."""
         assert self.session is not None
-        return Reported(agent_id=self.agent_id, epoch=self.session.epoch if epoch is None else epoch, report=report)
+        known = self.session.known.get(report.fence)
+        return Reported(
+            agent_id=self.agent_id,
+            epoch=self.session.epoch if epoch is None else epoch,
+            report=report,
+            attempt=known.attempt if known else 0,
+        )
 
     async def starts(self, order: Assignment) -> None:
         """The command runs."""

@@ -127,7 +127,8 @@ class NamespaceBacklog:
         return None
 
     def _insert(self, task: Waiting) -> None:
-        if self._tasks.get(task.task_id) == task:
+        known = self._tasks.get(task.task_id)
+        if known is not None and known == task:
             return
         self._tasks[task.task_id] = task
         self._largest = max(self._largest, task.key)

@@ -183,11 +183,12 @@ select agents.id, agent_leases.epoch, agent_leases.lease_seq, agent_leases.conne
 from agents join agent_leases on agent_leases.agent_id = agents.id
 where agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids));
 
--- name: read_epochs
--- The newest session of each of these agents; one that was removed has none.
-select agent_leases.agent_id, agent_leases.epoch
-from agent_leases join agents on agents.id = agent_leases.agent_id
-where agent_id = any(:agent_ids::bigint[]) and agents.revoke_time is null;
+-- name: find_replaced
+-- Of these sessions, those whose agents have newer ones; an agent that was removed has none.
+select input.agent_id, input.epoch
+from unnest(:agent_ids::bigint[], :epochs::bigint[]) as input (agent_id, epoch)
+join agent_leases on agent_leases.agent_id = input.agent_id and agent_leases.epoch > input.epoch
+join agents on agents.id = input.agent_id and agents.revoke_time is null;
 
 -- name: read_orders
 -- What these agents are to start or to stop, as long as their sessions are on this server.

@@ -188,17 +188,19 @@ with changed as (
         attempt_state = 5, state = input.state, reason = input.reason, message = input.message,
         exit_code = input.exit_code, start_time = coalesce(tasks.start_time, input.start_time),
         end_time = case when input.state >= 4 then input.end_time end,
-        not_before = input.not_before, failures = input.failures, infra_failures = input.infra_failures,
-        preemptions = input.preemptions, next_cause = coalesce(input.next_cause, tasks.next_cause)
-    from unnest(:ids::bigint[], :fences::bigint[], :seen_desired::smallint[], :states::smallint[], :reasons::text[],
-                :messages::text[], :exit_codes::int[], :start_times::timestamptz[], :end_times::timestamptz[],
+        not_before = input.not_before, failures = coalesce(input.failures, tasks.failures),
+        infra_failures = coalesce(input.infra_failures, tasks.infra_failures),
+        preemptions = coalesce(input.preemptions, tasks.preemptions),
+        next_cause = coalesce(input.next_cause, tasks.next_cause)
+    from unnest(:ids::bigint[], :fences::bigint[], :agent_ids::bigint[], :seen_desired::smallint[],
+                :states::smallint[], :reasons::text[], :messages::text[], :exit_codes::int[], :start_times::timestamptz[], :end_times::timestamptz[],
                 :not_before::timestamptz[], :failures::smallint[], :infra_failures::smallint[],
                 :preemptions::smallint[], :next_causes::text[], :outcomes::smallint[], :signals::smallint[],
                 :outcome_messages::text[], :cpu_ms::bigint[], :max_memory_bytes::bigint[])
-        as input (id, fence, desired, state, reason, message, exit_code, start_time, end_time, not_before, failures,
-                  infra_failures, preemptions, next_cause, outcome, signal, outcome_message, cpu_ms, max_memory_bytes)
-    where tasks.id = input.id and tasks.fence = input.fence and tasks.attempt_state between 1 and 4
-        and tasks.desired = input.desired
+        as input (id, fence, agent_id, desired, state, reason, message, exit_code, start_time, end_time, not_before,
+                  failures, infra_failures, preemptions, next_cause, outcome, signal, outcome_message, cpu_ms, max_memory_bytes)
+    where tasks.id = input.id and tasks.fence = input.fence and tasks.agent_id = input.agent_id
+        and tasks.attempt_state between 1 and 4 and tasks.desired = input.desired
     returning tasks.id, tasks.fence, tasks.agent_id, tasks.attempt, tasks.state, tasks.namespace, tasks.assign_time,
         tasks.start_time, input.end_time, tasks.message, tasks.attempt_cause, input.exit_code, input.outcome,
         input.signal, input.outcome_message, input.cpu_ms, input.max_memory_bytes
@@ -229,7 +231,7 @@ with changed as (
         gaps = coalesce(excluded.gaps, log_streams.gaps)
     where log_streams.total_bytes is null
 )
-select id, fence from changed;
+select id, fence, agent_id from changed;
 
 -- name: cancel_waiting
 -- Ends tasks that have no live attempt.
