@@ -69,9 +69,9 @@ PLANTED: dict[str, tuple[Replacement, ...]] = {
     "ack before commit": (
         Replacement(
             file="styx_server/transport/session_stream.py",
-            old="                answers = await self._store(session, reports)\n",
-            new="                self._outbox.send(wire.ServerMessage(report_ack=wire.ReportAck(seq=batch[-1].seq)))\n"
-            "                answers = await self._store(session, reports)\n",
+            old="            answers = await self._store(session, reports)\n",
+            new="            self._outbox.send(wire.ServerMessage(report_ack=wire.ReportAck(seq=batch[-1].seq)))\n"
+            "            answers = await self._store(session, reports)\n",
         ),
     ),
     "deadline from receipt": (

@@ -87,3 +87,9 @@ async def test_the_planted_bug_is_found(scenario: Scenario, verdicts: Verdicts) 
 
 def test_every_planted_bug_has_its_story() -> None:
     assert {scenario.bug for scenario in SCENARIOS} == set(PLANTED)
+
+
+@pytest.mark.parametrize("bug", sorted(PLANTED))
+def test_the_words_that_it_replaces_are_there(bug: str, tmp_path: Path) -> None:
+    always = next(scenario.always for scenario in SCENARIOS if scenario.bug == bug)
+    copy_of(ROOT, tmp_path, (*always, *PLANTED[bug]))
