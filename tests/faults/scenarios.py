@@ -223,6 +223,9 @@ async def an_agent_returns_between_look_and_act(stage: Stage) -> None:
     await soon(held.exists, "the reaper is held", seconds=PATIENCE_SECONDS)
     agent.start()
     fresh, _ = await stage.running("fresh")
+    await stage.beats(agent)
+    # Else it might hear at once that its attempt was given up, and stop it before anybody sees that it lives.
+    agent.wire.cut()
     hold.unlink()
     await asyncio.sleep(3 * MARGIN_SECONDS)
     await stage.finish("fresh", fresh)
@@ -231,16 +234,20 @@ async def an_agent_returns_between_look_and_act(stage: Stage) -> None:
 
 async def the_server_is_killed(stage: Stage) -> None:
     """Who starts has seen nothing yet."""
-    # The agent must not give it up by itself, however long this machine takes to start a server.
+    # The agent must not give it up by itself, however long this machine takes to start a server, nor hear of it.
     task_id, agent = await stage.running("restarted", disconnect=60.0)
-    stage.cluster.replicas[0].kill()
-    await stage.cluster.heal()
+    agent.wire.cut()
+    (replica,) = stage.cluster.replicas
+    replica.kill()
+    replica.start()
 
     async def leads() -> bool:
         return await stage.cluster.leader() is not None
 
     await soon_true(leads, "it leads again", seconds=PATIENCE_SECONDS)
-    await stage.beats(agent)
+    for other in stage.cluster.agents:
+        if other is not agent:
+            await stage.beats(other)
     await asyncio.sleep(3 * MARGIN_SECONDS)
     await stage.finish("restarted", task_id)
 
