@@ -1,19 +1,15 @@
-"""The agents' service on a real port: sessions, reports, beats and output, from agents that are right and wrong."""
+"""The agents' service on a real port: sessions, reports and beats, from agents that are right and wrong."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.agent.v1 import agent_service_pb2_grpc
@@ -26,95 +22,18 @@ from styx_server.services.removal import HowToRemove
 from styx_server.transport.agent_service import moving_seconds
 from styx_server.transport.codec import task_details
 from tests.support.builders import a_new_task
-from tests.support.server import ONCE, started
-from tests.support.until import soon
+from tests.support.server import ONCE
 from tests.transport.conftest import Port, bearer
+from tests.transport.wired import Wired, ends_with, joined, reason_of, told
 
 RUNNING, ENDED = tasks_pb2.Attempt.RUNNING, tasks_pb2.Attempt.ENDED
 OUT = tasks_pb2.STDOUT
-
-
-@dataclass
-class Wired:
-    """An agent that speaks through a real channel."""
-
-    port: Port
-    agent_id: AgentId
-    token: str
-
-    @property
-    def stub(self) -> Any:
-        return agent_service_pb2_grpc.AgentServiceStub(self.port.channel)
-
-    def hello(self, **changes: Any) -> wire.AgentMessage:
-        capacity = agents_pb2.Capacity(cpus=4, memory_bytes=1 << 34, disk_bytes=1 << 34)
-        fields = {"agent_id": self.agent_id, "boot_id": "b", "protocol": 1, "version": "0.1.0", "capacity": capacity}
-        return wire.AgentMessage(hello=wire.Hello(**{**fields, **changes}))
-
-    @asynccontextmanager
-    async def session(self, **changes: Any) -> AsyncIterator[Any]:
-        """An open session; the call, and its Welcome already read."""
-        call = self.stub.Session(metadata=bearer(self.token))
-        await call.write(self.hello(**changes))
-        first = await call.read()
-        assert first is not grpc.aio.EOF, await call.details()
-        assert first.WhichOneof("message") == "welcome"
-        try:
-            yield call, first.welcome
-        finally:
-            call.cancel()
-
-    @asynccontextmanager
-    async def output(self) -> AsyncIterator[Any]:
-        call = self.stub.PushLogs(metadata=bearer(self.token))
-        try:
-            yield call
-        finally:
-            call.cancel()
-
-
-async def told(call: Any, kind: str) -> Any:
-    """The next message of a kind; others are passed over."""
-    while (message := await asyncio.wait_for(call.read(), 20)) is not grpc.aio.EOF:
-        if message.WhichOneof("message") == kind:
-            return getattr(message, kind)
-    raise AssertionError(f"the session ended: {await call.code()} {await call.details()}")
-
-
-async def ends_with(call: Any) -> tuple[grpc.StatusCode, str]:
-    """How a stream ends: its code, and its stable reason."""
-    try:
-        while await asyncio.wait_for(call.read(), 20) is not grpc.aio.EOF:
-            pass
-    except grpc.aio.AioRpcError as error:
-        return error.code(), reason_of(error)
-    return await call.code(), ""
-
-
-def reason_of(error: grpc.aio.AioRpcError) -> str:
-    info = error_details_pb2.ErrorInfo()
-    status = rpc_status.from_call(error)
-    for detail in status.details if status else ():
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""
 
 
 @pytest.fixture
 async def agent(port: Port) -> Wired:
     """An agent that has joined through the port."""
     return await joined(port)
-
-
-async def joined(port: Port) -> Wired:
-    join_token, secret = f"styx_join_{new_secret()}", new_secret()
-    wanted = NewJoinToken(token=join_token, max_uses=1, ttl=timedelta(minutes=5), pool="default", labels={})
-    await port.server.app.agents.make_join_token(wanted, ONCE)
-    answer = await agent_service_pb2_grpc.AgentServiceStub(port.channel).Join(
-        wire.JoinRequest(join_token=join_token, name="n", key_digest=hashlib.sha256(secret.encode()).digest())
-    )
-    assert answer.deployment_id == str(port.server.app.identity.deployment_id)
-    return Wired(port, AgentId(answer.agent_id), f"styx_agent_{answer.agent_id}_{secret}")
 
 
 @pytest.mark.parametrize(
@@ -305,15 +224,6 @@ async def test_a_report_that_cannot_be_right_ends_the_session_with_its_field(age
             assert await ends_with(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD"), what
 
 
-async def test_output_of_another_epoch_is_refused(port: Port, agent: Wired) -> None:
-    async with agent.session() as (_, welcome), agent.output() as output:
-        await output.write(wire.PushLogsRequest(epoch=welcome.epoch + 1))
-        assert await ends_with(output) == (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
-    async with agent.output() as output:
-        await output.write(wire.PushLogsRequest(epoch=welcome.epoch))
-        assert await ends_with(output) == (grpc.StatusCode.ABORTED, "SESSION_SUPERSEDED")
-
-
 async def pushed(output: Any) -> None:
     """Sends something of the first session, and reads the answer: the stream is open on both sides."""
     piece = wire.LogChunk(fence=4711, stream=OUT, length=1, codec=1, data=b"x")
@@ -343,69 +253,6 @@ async def test_streams_end_within_five_seconds_of_a_removal_on_another_server(po
         async with asyncio.timeout(5):
             assert await ends_with(call) == REMOVED
             assert await ends_with(output) == REMOVED
-
-
-async def test_output_of_an_attempt_that_is_not_the_agents_is_not_wanted(port: Port, agent: Wired) -> None:
-    async with agent.session() as (_, welcome), agent.output() as output:
-        piece = wire.LogChunk(fence=4711, stream=OUT, length=1, codec=1, data=b"x")
-        await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[piece]))
-        (ack,) = (await output.read()).acks
-        assert (ack.fence, ack.unknown) == (4711, True)
-    assert await port.server.rows("select 1 from log_chunks") == []
-
-
-async def test_a_chunk_that_cannot_be_right_is_refused(agent: Wired) -> None:
-    wrong: list[dict[str, Any]] = [
-        {"length": 256 * 1024 + 1},
-        {"length": -1},
-        {"offset": -1, "length": 1, "data": b"x"},
-    ]
-    async with agent.session() as (_, welcome):
-        for piece in wrong:
-            async with agent.output() as output:
-                chunk = wire.LogChunk(fence=1, stream=OUT, codec=1, **piece)
-                await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[chunk]))
-                assert await ends_with(output) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT_FIELD"), piece
-
-
-async def test_ages_that_reach_beyond_time_do_no_harm(port: Port, agent: Wired) -> None:
-    async with agent.session() as (call, welcome), agent.output() as output:
-        await port.server.submit(a_new_task())
-        (order,) = (await told(call, "assign")).assignments
-        chunk = wire.LogChunk(
-            fence=order.fence,
-            stream=OUT,
-            length=2,
-            codec=1,
-            data=b"ab",
-            time_offsets=[0, 1],
-            time_ages_micros=[2**62, -5],
-        )
-        await output.write(wire.PushLogsRequest(epoch=welcome.epoch, chunks=[chunk]))
-        assert (await output.read()).acks[0].durable_offset == 2
-
-
-@pytest.mark.parametrize(("size", "requests", "waiting"), [(1, 200, 199), (256 << 10, 40, 30)])
-async def test_as_many_requests_wait_for_a_commit_as_are_in_the_window_of_bytes(
-    port: Port, agent: Wired, size: int, requests: int, waiting: int
-) -> None:
-    intake = port.server.app.intake
-
-    async def push(output: Any, fence: int, epoch: int) -> None:
-        for number in range(requests):
-            piece = wire.LogChunk(fence=fence, stream=OUT, offset=number * size, length=size, codec=1, data=bytes(size))
-            await output.write(wire.PushLogsRequest(epoch=epoch, chunks=[piece]))
-
-    async with agent.session() as (call, welcome), agent.output() as output:
-        await port.server.submit(a_new_task())
-        (order,) = (await told(call, "assign")).assignments
-        with port.server.database.held("advance_streams"):
-            pushing = started(push(output, order.fence, welcome.epoch))
-            await soon(lambda: intake.commits.depth >= waiting, "what is in the window")
-            assert (intake.commits.depth + 1) * size <= 8 << 20
-        while (await output.read()).acks[-1].durable_offset < requests * size:
-            pass
-        await pushing
 
 
 async def test_a_server_that_stops_asks_agents_to_move(port: Port, agent: Wired) -> None:

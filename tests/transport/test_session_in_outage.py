@@ -12,7 +12,7 @@ from tests.services.test_outage import no_database
 from tests.support.server import started
 from tests.support.until import soon
 from tests.transport.conftest import Port
-from tests.transport.test_agent_streams import joined, told
+from tests.transport.wired import joined, told
 
 
 def beat(seq: int) -> wire.AgentMessage:
