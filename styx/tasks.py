@@ -187,18 +187,16 @@ def _add(
     known: dict[str | tuple[str, ...], tasks_pb2.TaskSpec],
 ) -> None:
     """Adds a task to a batch. A command that was there before is copied; a spec may have changed since."""
-    key: str | tuple[str, ...] | None = None
-    if isinstance(task, str):
-        key = task
-    elif not isinstance(task, TaskSpec) and all(isinstance(word, str) for word in task):
-        key = tuple(task)
-    if key in known:
-        request.specs.append(known[key])
+    if isinstance(task, TaskSpec):
+        wire.fill(request.specs.add(), task)
         return
-    message = request.specs.add()
-    wire.fill(message, _spec(task, {}))
-    if key is not None:
-        known[key] = message
+    command = task if isinstance(task, str) else tuple(task)
+    if all(isinstance(word, str) for word in command):
+        if command not in known:
+            known[command] = wire.to_message(task_spec(command))
+        request.specs.append(known[command])
+    else:
+        wire.fill(request.specs.add(), task_spec(command))  # says which word cannot be sent
 
 
 def _span(value: Span) -> timedelta:

@@ -198,7 +198,9 @@ class LogIntake:
         self._on_stored(hashed)
         for key, state in batch.moved.items():
             state.stored = batch.ends[key]
-            state.gaps += [chunk.gap for chunk, _ in batch.raws[key] if chunk.gap and chunk.gap not in state.gaps]
+            for chunk, _ in batch.raws[key]:
+                if chunk.gap is not None and chunk.gap not in state.gaps:
+                    state.gaps.append(chunk.gap)
             self._streams.remember(
                 state, (replace(chunk, codec=Codec.IDENTITY, data=raw) for chunk, raw in batch.raws[key])
             )

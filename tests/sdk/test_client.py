@@ -116,6 +116,19 @@ async def test_unknown_ids_and_wrong_tokens_have_their_own_errors(running: Runni
             await stranger.server_info()
 
 
+async def test_commands_of_a_batch_arrive_as_they_are_also_when_they_repeat(client: styx.AsyncClient) -> None:
+    words = ["echo", "a b"]
+    ids = await client.submit_tasks([words, "echo a", tuple(words), "echo a", ["echo", "other"]])
+    specs = [(await client.get_task(task_id)).spec for task_id in ids]
+    assert [spec and (spec.argv, spec.command) for spec in specs] == [
+        (("echo", "a b"), ""),
+        ((), "echo a"),
+        (("echo", "a b"), ""),
+        ((), "echo a"),
+        (("echo", "other"), ""),
+    ]
+
+
 async def test_wrong_input_names_its_field_and_a_batch_its_index(running: Running, client: styx.AsyncClient) -> None:
     with pytest.raises(errors.InvalidRequest) as refusal:
         await client.submit_task("")
