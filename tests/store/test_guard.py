@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from styx_server.core.machines.instance import INSTANCE_TRANSITIONS, InstanceState
 from styx_server.core.states import ATTEMPT_TRANSITIONS, TASK_TRANSITIONS, AttemptState, TaskState
 from tests.support.postgres import DatabaseFactory, connected
 
@@ -284,3 +285,31 @@ async def insert(connection: asyncpg.Connection, table: str, columns: dict[str, 
     places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
     async with connection.transaction():
         await connection.execute(f"insert into {table} ({names}) values ({places})", *columns.values())  # noqa: S608
+
+
+async def test_an_instance_takes_only_steps_of_the_cores_table(connection: asyncpg.Connection) -> None:
+    row = await connection.fetchrow(
+        "insert into instances (pool, provider, region, zone, machine_type, spot, price_micros, offer, key, cloud_id,"
+        " expire_time) values ('p', 'fake', 'r', '', 't', false, 1, '{}', 'k', 'c', now()) returning id"
+    )
+    assert row is not None
+    wrong = []
+    for before, after in product(InstanceState, InstanceState):
+        # Set without the trigger, stepped with it.
+        await connection.execute("alter table instances disable trigger instances_transition_legal")
+        await _set_instance(connection, row["id"], before)
+        await connection.execute("alter table instances enable trigger instances_transition_legal")
+        refused = False
+        try:
+            async with connection.transaction():
+                await _set_instance(connection, row["id"], after)
+        except asyncpg.CheckViolationError as error:
+            refused = error.constraint_name == "instances_transition_legal"
+        if refused == (before == after or (before, after) in INSTANCE_TRANSITIONS):
+            wrong.append((before, after, refused))
+    assert wrong == []
+
+
+async def _set_instance(connection: asyncpg.Connection, number: int, state: InstanceState) -> None:
+    end_time = NOW if state.ended else None
+    await connection.execute("update instances set state = $2, end_time = $3 where id = $1", number, state, end_time)
