@@ -93,12 +93,33 @@ class MachineState(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """What the agent on a new machine is told. It offers what the offer says, not what the kernel leaves of it.
+
+    Attributes:
+        server_urls: where the servers are, as a machine out there reaches them.
+        join_token: good once, and only for the agent of this instance.
+        bundle_sha256: of the agent's bundle, which the servers give out under this digest; empty: it is there already.
+        join_seconds: a machine that has not joined by then ends itself.
+        silent_seconds: and so does one that has run nothing and heard of no server for this long.
+    """
+
+    server_urls: tuple[str, ...]
+    join_token: str
+    agent_name: str
+    bundle_sha256: str = ""
+    join_seconds: int = 900
+    silent_seconds: int = 7200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RentOrder:
     """One machine, as a provider is asked for it. Frozen in the database before the first call; the same in every call.
 
     Attributes:
         key: idempotency key, at most 64 characters of [a-z0-9-]; also a good name for the machine. A second order with
             the same key must give the machine of the first.
+        boot: for providers that start the agent themselves; the others find the same in `user_data`.
         image: what to boot; empty: the provider's default.
         user_data: cloud-init's, at most 16 KiB.
         tags: on the machine, and on its disks, in the same call that makes it.
@@ -109,6 +130,7 @@ class RentOrder:
     key: str
     offer: Offer
     tags: Mapping[str, str]
+    boot: Boot
     user_data: str = ""
     image: str = ""
     disk_bytes: int = 0
