@@ -42,11 +42,12 @@ _ERRNOS = {
 class LocalMarket:
     """This computer, and a hand on its kernel."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stand_ins: StandIns | None = None) -> None:
         self.deployment = "ours"
-        self.stand_ins = StandIns(folder / "stand-in")
-        self.provider = LocalProvider(folder / "local", max_machines=10, start=self._start)
-        self._room = MachineRoom(folder / "local", name=NAME)
+        self.root = folder / "local"
+        self.stand_ins = stand_ins or StandIns(folder / "stand-in")
+        self.provider = LocalProvider(self.root, max_machines=10, start=self._start)
+        self._room = MachineRoom(self.root, name=NAME)
         self._refusals: list[int] = []
 
     def order(self, key: str, *, number: int = 1, spot: bool = False) -> RentOrder:
@@ -105,9 +106,9 @@ class LocalMarket:
 
 
 @asynccontextmanager
-async def open_market(folder: Path) -> AsyncIterator[LocalMarket]:
+async def open_market(folder: Path, stand_ins: StandIns | None = None) -> AsyncIterator[LocalMarket]:
     """A computer of one's own."""
-    market = LocalMarket(folder)
+    market = LocalMarket(folder, stand_ins)
     try:
         yield market
     finally:

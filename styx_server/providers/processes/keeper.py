@@ -118,7 +118,9 @@ class Keeper:
         return "silent" if silent and not self._is_busy() else ""
 
     def _is_busy(self) -> bool:
-        return any(not process.is_agents for process in kin.kin(self._folder.agent, os.getpid()))
+        agent = 0 if self._agent is None else self._agent[0]
+        there = kin.kin(self._folder.agent, os.getpid())
+        return any(not process.is_agents and process.pid != agent for process in there)
 
     # The agent.
 
