@@ -3,22 +3,21 @@
 For tests of the provider, and for tests from boot to agent: `GceDouble()` listens at `url`; `user_data(name)` and
 `startup_script(name)` give what a machine was told to do at boot, `metadata(name)` all of it; `ledger` has every
 machine ever made. Bodies are read by Google's own message classes, so a misspelt field is refused as Google would.
-What a person's hand does on the other side are methods: `refuse_call`, `refuse_order`, `lose_answers`, `hold_orders`,
-`preempt`, `stop`, `plant`, `settle`.
+What happens on the other side of the counter are methods: `refuse_call`, `refuse_order`, `lose_answers`,
+`hold_orders`, `preempt`, `stop`, `plant`, `settle`.
 
 Time is not the clock's but that of looks and of `settle`: an order is done at the second look at it, a machine runs
 and a deletion is done with `settle`.
 
 Not modelled: quotas and capacity by themselves (they are scripted), IAM and credentials (all are believed), networks
 and disks beyond their names, reservations, instance groups, guest attributes, serial ports, stop and start as calls,
-edits of labels and metadata, eventual consistency of lists, forgetting of request ids and of operations, `fields`
-masks, and all list filters but equality joined by AND.
+edits of labels and metadata, eventual consistency of lists, `fields` masks, and all list filters but equality joined
+by AND. Request ids and operations are remembered for ever, unless `forget_requests` is called.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -26,31 +25,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from google.cloud import compute_v1
-
 from tests.providers.gce_goods import ACCELERATORS, IMAGES, REGIONS, TYPES, ZONES, skus
+from tests.providers.gce_rules import HttpError, Json, check_order, matches, public
 from tests.providers.market import PAGE
-
-Json = dict[str, Any]
 
 LOOKS = 2
 """An order is done when it was looked at this often."""
 
 _STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
-
-
-class HttpError(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.headers = dict(headers or {})
 
 
 class LostError(Exception):
@@ -62,6 +46,7 @@ class Script:
     """What goes wrong next."""
 
     times: int
+    after: int = 0
     method: str = ""
     path: str = ""
     error: HttpError | None = None
@@ -89,6 +74,7 @@ class GceDouble:
         self.calls: list[tuple[str, str, dict[str, str]]] = []
         self.permissions_missing: set[str] = set()
         self.services_off: set[str] = set()
+        self.unreachable: set[str] = set()
         self.held_orders = 0
         self._lock = threading.RLock()
         self._instances: dict[tuple[str, str], Json] = {}
@@ -96,7 +82,7 @@ class GceDouble:
         self._pending: dict[str, Pending] = {}
         self._requests: dict[str, Json] = {}
         self._scripts: list[Script] = []
-        self._lost = 0
+        self._lost: list[str] = []
         self._numbers = count(4_000_000_001)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -111,9 +97,11 @@ class GceDouble:
 
     # The hand.
 
-    def refuse_call(self, error: HttpError, *, method: str = "POST", path: str = "/instances", times: int = 1) -> None:
-        """The next calls of a method to paths that contain something are refused."""
-        self._scripts.append(Script(times=times, method=method, path=path, error=error))
+    def refuse_call(
+        self, error: HttpError, *, method: str = "POST", path: str = "/instances", times: int = 1, after: int = 0
+    ) -> None:
+        """The next calls of a method to paths that contain something are refused, some excepted."""
+        self._scripts.append(Script(times=times, after=after, method=method, path=path, error=error))
 
     def refuse_order(
         self, code: str, message: str, *, status: int = 503, zone: str = "", quota: Json | None = None, times: int = 1
@@ -125,7 +113,11 @@ class GceDouble:
 
     def lose_answers(self, times: int = 1) -> None:
         """The next orders are carried out; the connections break before the answer."""
-        self._lost += times
+        self._lost += ["" for _ in range(times)]
+
+    def lose_answers_in(self, zone: str) -> None:
+        """The same for the next order in a zone."""
+        self._lost.append(zone)
 
     def hold_orders(self, times: int = 1) -> None:
         """The next orders are not done however often they are looked at; `settle` ends them."""
@@ -169,6 +161,10 @@ class GceDouble:
                 if instance["status"] in {"PROVISIONING", "STAGING"}:
                     instance["status"] = "RUNNING"
 
+    def forget_requests(self) -> None:
+        """As Google does after a while: the ids of calls mean nothing any more."""
+        self._requests.clear()
+
     def metadata(self, name: str) -> dict[str, str]:
         """What the machine's metadata server would say."""
         found = next(instance for instance in self.ledger if instance["name"] == name)
@@ -210,9 +206,13 @@ class GceDouble:
 
     def _scripted(self, method: str, path: str) -> None:
         for script in self._scripts:
-            if script.error and script.times and script.method == method and script.path in path:
-                script.times -= 1
-                raise script.error
+            if not (script.error and script.times and script.method == method and script.path in path):
+                continue
+            if script.after:
+                script.after -= 1
+                return
+            script.times -= 1
+            raise script.error
 
     def _neighbours(self, path: str, query: Mapping[str, str], raw: bytes) -> Json:
         if path.endswith(":testIamPermissions"):
@@ -303,6 +303,9 @@ class GceDouble:
             here = [each for at, each in found[start : start + PAGE] if at == zone]
             nothing = {"code": "NO_RESULTS_ON_PAGE", "message": f"There are no results for scope 'zones/{zone}'"}
             items[f"zones/{zone}"] = {member: here} if here else {"warning": nothing}
+            if zone in self.unreachable:
+                warning = {"code": "UNREACHABLE", "message": f"The zone {zone} cannot be reached."}
+                items[f"zones/{zone}"] = {"warning": warning}
         page: Json = {"kind": f"compute#{member}AggregatedList", "items": items}
         if start + PAGE < len(found):
             page["nextPageToken"] = str(start + PAGE)
@@ -416,9 +419,10 @@ class GceDouble:
         operation["clientOperationId"] = request_id
         if request_id:
             self._requests[request_id] = operation
-        if self._lost:
-            self._lost -= 1
-            raise LostError
+        for where in self._lost:
+            if where in {"", zone}:
+                self._lost.remove(where)
+                raise LostError
         return public(operation)
 
     def _order(self, zone: str, body: Json) -> Json:
@@ -468,101 +472,6 @@ class GceDouble:
         self._instances[zone, instance["name"]] = instance
         self.ledger.append(instance)
         return instance
-
-
-def check_order(zone: str, body: Json, project: str) -> None:
-    """Refuses an order that Google would refuse at once."""
-    try:
-        compute_v1.Instance.from_json(json.dumps(body), ignore_unknown_fields=False)
-    except Exception as error:
-        raise HttpError(400, "badRequest", f"Invalid JSON payload received. {error}") from error
-    _check_name_and_labels(body)
-    _check_type(zone, body)
-    _check_scheduling(body)
-    _check_disks(body, project)
-    if not body.get("networkInterfaces"):
-        raise HttpError(400, "required", "Required field 'resource.networkInterfaces' not specified")
-    if any(len(item.get("value", "").encode()) > 262_144 for item in body.get("metadata", {}).get("items", ())):
-        raise _invalid("metadata.items[0].value", "", "The value is too long.")
-
-
-def _invalid(where: str, value: object, why: str) -> HttpError:
-    return HttpError(400, "invalid", f"Invalid value for field 'resource.{where}': '{value}'. {why}")
-
-
-def _check_name_and_labels(body: Json) -> None:
-    name = body.get("name", "")
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
-        raise _invalid("name", name, "Must be a match of regex '(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)'")
-    disks = [disk.get("initializeParams", {}).get("labels", {}) for disk in body.get("disks", ())]
-    for labels in (body.get("labels", {}), *disks):
-        for key, value in labels.items():
-            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key) or not re.fullmatch(r"[a-z0-9_-]{0,63}", value):
-                raise _invalid(
-                    f"labels.{key}", value, "Label keys and values have lower case letters, digits, _ and -."
-                )
-
-
-def _check_type(zone: str, body: Json) -> None:
-    wanted = body.get("machineType", "")
-    if wanted.rpartition("/")[2] not in TYPES:
-        raise _invalid("machineType", wanted, "The referenced resource does not exist.")
-    for each in body.get("guestAccelerators", ()):
-        kind = each.get("acceleratorType", "").rpartition("/")[2]
-        if kind not in ACCELERATORS.get(zone, {}) or not wanted.rpartition("/")[2].startswith("n1-"):
-            raise _invalid("guestAccelerators[0].acceleratorType", kind, "The referenced resource does not exist.")
-    family = wanted.rpartition("/")[2].split("-")[0]
-    for disk in body.get("disks", ()):
-        kind = disk.get("initializeParams", {}).get("diskType", "").rpartition("/")[2]
-        if (family == "n4") != kind.startswith("hyperdisk"):
-            raise HttpError(400, "badRequest", f"[{kind}] features are not compatible for creating instance.")
-
-
-def _check_scheduling(body: Json) -> None:
-    scheduling = body.get("scheduling", {})
-    wanted = body.get("machineType", "").rpartition("/")[2]
-    gpus = body.get("guestAccelerators") or TYPES.get(wanted, {}).get("accelerators")
-    if gpus and scheduling.get("onHostMaintenance") != "TERMINATE":
-        raise HttpError(400, "badRequest", "Instances with guest accelerators do not support live migration.")
-    if scheduling.get("provisioningModel") == "SPOT" and scheduling.get("automaticRestart", True):
-        raise _invalid("scheduling", "", "Scheduling must have automaticRestart be false for SPOT instances.")
-    duration = scheduling.get("maxRunDuration")
-    if duration is None:
-        return
-    if not 30 <= int(duration["seconds"]) <= 120 * 86_400:
-        raise _invalid("scheduling.maxRunDuration", duration["seconds"], "Must be from 30 seconds to 120 days.")
-    if not scheduling.get("instanceTerminationAction"):
-        raise _invalid("scheduling.instanceTerminationAction", "", "Must be set with maxRunDuration.")
-
-
-def _check_disks(body: Json, project: str) -> None:
-    if not body.get("disks"):
-        raise HttpError(400, "required", "Invalid value for field 'resource.disks': ''. No boot disk specified.")
-    image = body["disks"][0].get("initializeParams", {}).get("sourceImage", "")
-    match = re.search(r"projects/([^/]+)/global/images/(?:family/)?([^/]+)$", image)
-    known = [*IMAGES.get(match[1], ()), *(f"{each}-v20261101" for each in IMAGES.get(match[1], ()))] if match else []
-    if not match or match[2] not in known:
-        raise HttpError(404, "notFound", f"The resource '{image or project}' was not found")
-
-
-def public(thing: Json) -> Json:
-    """Without what is only for the double."""
-    return {key: value for key, value in thing.items() if not key.startswith("_")}
-
-
-def matches(thing: Json, wanted: str) -> bool:
-    """Whether a thing is what a filter asks for."""
-    for part in re.split(r"\s+AND\s+|(?<=\))\s*(?=\()", wanted) if wanted else ():
-        found = re.fullmatch(r'\(?\s*([\w.-]+)\s*(=|!=|:|eq)\s*"?([^")]*)"?\s*\)?', part.strip())
-        if found is None:
-            raise HttpError(400, "invalid", f"Invalid value for field 'filter': '{part}'.")
-        value: Any = thing
-        for step in found[1].split("."):
-            value = value.get(step, "") if isinstance(value, dict) else ""
-        same = str(value) == found[3] or bool(found[2] == "eq" and re.fullmatch(found[3], str(value)))
-        if same == (found[2] == "!="):
-            return False
-    return True
 
 
 def moment() -> str:

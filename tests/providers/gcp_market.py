@@ -23,7 +23,8 @@ from styx_server.core.machines.instance import (
 from styx_server.core.machines.offer import MachineSize, Offer, Place
 from styx_server.core.machines.refusal import RefusalKind
 from styx_server.providers.gcp import GcpProvider, GcpSettings
-from tests.providers.gce_double import GceDouble, HttpError, public
+from tests.providers.gce_double import GceDouble
+from tests.providers.gce_rules import HttpError, public
 
 DEPLOYMENT = "0f3c2a"
 PLACE = Place(provider="gcp", region="us-central1", zone="us-central1-a")

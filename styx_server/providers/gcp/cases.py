@@ -130,8 +130,14 @@ CASES: Final[tuple[Case, ...]] = (
     Case(code="CREDENTIALS_MISSING", kind=_K.CREDENTIALS, plain="there are no credentials", remedy=_LOG_IN),
     Case(code="ACCESS_TOKEN_EXPIRED", kind=_K.CREDENTIALS, plain="the credentials have expired", remedy=_LOG_IN),
     Case(code="NO_CREDENTIALS", kind=_K.CREDENTIALS, plain="there are no credentials", remedy=_LOG_IN),
-    Case(code="REFRESHFAILED", kind=_K.CREDENTIALS, plain="the credentials are no longer good", remedy=_LOG_IN),
+    Case(code="REFRESH_FAILED", kind=_K.CREDENTIALS, plain="the credentials are no longer good", remedy=_LOG_IN),
     # What one may do. The table is read from the top, so the exact cases come first.
+    Case(
+        says=r"Cloud Billing API",
+        kind=_K.PERMISSION,
+        plain="the API of the price list is not switched on in the project",
+        remedy="Run `gcloud services enable cloudbilling.googleapis.com --project {project}` and wait a minute.",
+    ),
     Case(
         code="accessNotConfigured",
         kind=_K.PERMISSION,

@@ -103,7 +103,8 @@ def _by_status(error: Any) -> Refused:
     wait = response.headers.get("Retry-After", "") if response is not None else ""
     return Refused(
         code=error.reason or next((reason for reason in reasons if reason), ""),
-        message=str(error.message),
+        # Not with the address that was called, which the libraries put in front.
+        message=re.sub(r"^[A-Z]+ http\S+: ", "", str(error.message)),
         status=int(error.code or 0),
         retry_after_seconds=float(wait) if wait.isdecimal() else None,
     )

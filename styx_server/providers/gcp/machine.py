@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from styx_server.core.machines.instance import TAG_DEPLOYMENT, TAG_KEY, CloudMachine, MachineState, RentOrder
 from styx_server.core.machines.offer import Place
+from styx_server.core.machines.user_data import boot_script
 from styx_server.providers.gcp.gpus import BY_NAME
 from styx_server.providers.gcp.settings import GcpSettings
 
@@ -166,15 +167,18 @@ def _metadata(order: RentOrder, tags: Mapping[str, str], settings: GcpSettings) 
     # The keys of all people of the project have no business on machines that run tasks.
     items = {_TAGS_ITEM: json.dumps(tags, sort_keys=True), "block-project-ssh-keys": "true"}
     if order.user_data:
-        items[_boot_item(order, settings)] = order.user_data
+        item, text = _told_at_boot(order, settings)
+        items[item] = text
     return compute_v1.Metadata(items=[compute_v1.Items(key=key, value=value) for key, value in items.items()])
 
 
-def _boot_item(order: RentOrder, settings: GcpSettings) -> str:
-    """Google's own images of Debian have no cloud-init; their guest agent runs a script instead."""
-    if order.user_data.startswith("#!") and "debian" in image_of(order, settings):
-        return "startup-script"
-    return "user-data"
+def _told_at_boot(order: RentOrder, settings: GcpSettings) -> tuple[str, str]:
+    """Under which name the image looks for what to do, and what that is. A startup script runs at every boot."""
+    if not any(part in image_of(order, settings) for part in settings.script_images):
+        return "user-data", order.user_data
+    if order.user_data.startswith("#!"):
+        return "startup-script", order.user_data
+    return "startup-script", boot_script(order.boot, order.offer.size, life_seconds=order.life_seconds)
 
 
 def _scheduling(order: RentOrder) -> compute_v1.Scheduling:

@@ -23,6 +23,8 @@ class GcpSettings:
         image: what machines boot, as `projects/P/global/images/family/F` or `projects/P/global/images/I`.
         image_arm64: the same for types with ARM processors.
         image_gpu: the same for types with accelerators; empty: `image`, which brings no driver.
+        script_images: parts of names of images that have no cloud-init, such as Google's own of Debian; their guest
+            agent runs the boot script instead.
         service_account: e-mail of the identity that programs on the machine have; empty: none.
         secure_boot: whether only signed kernels and drivers are loaded.
         disk_type: of the boot disk; empty: what suits the machine type.
@@ -44,6 +46,7 @@ class GcpSettings:
     image: str = UBUNTU
     image_arm64: str = UBUNTU_ARM
     image_gpu: str = ""
+    script_images: tuple[str, ...] = ("debian", "deeplearning")
     service_account: str = ""
     secure_boot: bool = False
     disk_type: str = ""
