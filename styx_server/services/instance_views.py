@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
-from typing import Protocol
 
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound
 from styx_server.core.machines.cost import PriceInterval, Span, cost_of, micros
 from styx_server.core.machines.instance import Instance, InstanceId
 from styx_server.core.machines.instance_filter import InstanceFilter
-from styx_server.services.tasks import Mutation
 from styx_server.store.database import Database, Row
 from styx_server.store.machine_rows import instance_from_row
 
@@ -24,27 +21,6 @@ class InstanceView:
     instance: Instance
     prices: tuple[PriceInterval, ...]
     cost_micros: int
-
-
-class GivesBack(Protocol):
-    """Who ends machines when a user asks for it."""
-
-    async def terminate(
-        self, instance_id: InstanceId, mutation: Mutation, *, deadline: timedelta | None, now: bool
-    ) -> None:
-        """Begins to give a machine back; returns when that is stored.
-
-        Args:
-            instance_id: which. One that has ended, or is being given back, stays as it is.
-            mutation: whose request this is.
-            deadline: how long from now what runs there may go on; None: until it ends.
-            now: do not drain.
-
-        Raises:
-            NotFound: there is none with this id.
-            Conflict: the request id was used for something else.
-        """
-        ...
 
 
 class InstanceViews:

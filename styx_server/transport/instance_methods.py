@@ -10,7 +10,8 @@ import grpc
 from styx.v1 import machines_pb2, styx_service_pb2
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.machines.instance_filter import parse_instance_filter
-from styx_server.services.instance_views import GivesBack, InstanceViews
+from styx_server.services.giving_back import GivingBack
+from styx_server.services.instance_views import InstanceViews
 from styx_server.services.tasks import MAX_ID, Mutation
 from styx_server.transport import codec, machine_codec
 from styx_server.transport.mutations import mutation_fields
@@ -25,7 +26,7 @@ class InstanceMethods:
     """Methods of `styx.v1.StyxService`."""
 
     _instances: InstanceViews
-    _gives_back: GivesBack
+    _giving_back: GivingBack
 
     async def ListInstances(  # noqa: N802
         self, request: styx_service_pb2.ListInstancesRequest, context: _Context
@@ -60,7 +61,7 @@ class InstanceMethods:
         del context
         mutation = Mutation(**mutation_fields(request, "TerminateInstance"))
         number = machine_codec.instance_id(request.instance_id)
-        await self._gives_back.terminate(number, mutation, deadline=_deadline(request), now=request.now)
+        await self._giving_back.terminate(number, mutation, deadline=_deadline(request), now=request.now)
         return machine_codec.instance(await self._instances.get(number), with_prices=True)
 
 

@@ -19,8 +19,9 @@ from styx_server.core.states import TaskState
 from styx_server.core.task import DEFAULT_NAMESPACE
 from styx_server.services.agents import Agents
 from styx_server.services.feed import Cursor, Feed, WatchRequest
+from styx_server.services.giving_back import GivingBack
 from styx_server.services.info import ServerInformation
-from styx_server.services.instance_views import GivesBack, InstanceViews
+from styx_server.services.instance_views import InstanceViews
 from styx_server.services.log_reading import LogReading, LogRequest
 from styx_server.services.pools import Pools
 from styx_server.services.removal import Removal
@@ -52,7 +53,7 @@ class UseCases:
     information: ServerInformation
     pools: Pools
     instances: InstanceViews
-    gives_back: GivesBack
+    giving_back: GivingBack
 
 
 class StyxService(MachineMethods, PoolMethods, InstanceMethods, styx_service_pb2_grpc.StyxServiceServicer):
@@ -64,7 +65,7 @@ class StyxService(MachineMethods, PoolMethods, InstanceMethods, styx_service_pb2
         self._removal = use.removal
         self._pools = use.pools
         self._instances = use.instances
-        self._gives_back = use.gives_back
+        self._giving_back = use.giving_back
         self._terms = terms
 
     async def SubmitTask(  # noqa: N802

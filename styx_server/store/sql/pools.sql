@@ -9,7 +9,7 @@ where name > :after and (:name::text is null or name = :name)
 order by name
 limit :count;
 
--- name: lock_pool
+-- name: pool_to_change
 -- A pool, locked until the end of the transaction: nothing is rented for it meanwhile.
 select name, spec, implicit, generation, create_time from pools where name = :name for update;
 
