@@ -13,7 +13,8 @@ from typing import Final
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms
 from styx_server.core.machines import reserved
-from styx_server.core.machines.wish import AskedMachine, machine_faults, wish_of
+from styx_server.core.machines.needs import AskedMachine
+from styx_server.core.machines.wish import machine_faults, wish_of
 from styx_server.core.task import DEFAULT_POOL, NewTask, Resources, Shape, TaskSpec, any_shape_of
 
 MAX_BATCH: Final = 10_000
@@ -102,6 +103,13 @@ def check_labels(field: str, labels: Mapping[str, str]) -> None:
     violations += [
         Violation(field=f"{field}[{key!r}]", description=reserved.RULE) for key in labels if reserved.is_reserved(key)
     ]
+    if violations:
+        raise InvalidRequest(violations)
+
+
+def check_text(field: str, text: str, limit: int) -> None:
+    """Raises InvalidRequest when `text` is too long, or not printable."""
+    violations = [Violation(field=at, description=why) for at, why in _free_text_faults(field, text, limit)]
     if violations:
         raise InvalidRequest(violations)
 
@@ -220,8 +228,8 @@ def _resource_faults(
     yield from _free_text_faults(f"{path}.gpus.name", resources.gpu_name, MAX_NAME_CHARS)
     yield from _label_faults(f"{path}.labels", resources.labels)
     for key, _ in resources.labels[:MAX_LABELS]:
-        if fault := reserved.fault_of_wanted(key):
-            yield f"{path}.labels[{key[:40]!r}]", fault
+        if reserved.is_reserved(key):
+            yield f"{path}.labels[{key[:40]!r}]", reserved.INSTEAD
     for field, text in machine_faults(machine, resources.memory_bytes):
         yield f"{path}.machine.{field}", text
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NewType
 
-from styx_server.core.machines.needs import MachineWish
-from styx_server.core.machines.wish import NOTHING_ASKED, AskedMachine
+from styx_server.core.machines.needs import NOTHING_ASKED, AskedMachine, MachineWish
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 
 TaskId = NewType("TaskId", int)

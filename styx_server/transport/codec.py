@@ -47,12 +47,12 @@ _PAGE_BYTES: Final = 2 << 20
 
 def task_id(text: str, field: str = "task_id") -> TaskId:
     """Reads `t42` or `42`."""
-    return TaskId(_number(text, "t", field))
+    return TaskId(number(text, "t", field))
 
 
 def agent_id(text: str) -> AgentId:
     """Reads `a3` or `3`."""
-    return AgentId(_number(text, "a", "agent_id"))
+    return AgentId(number(text, "a", "agent_id"))
 
 
 def request_digest(message: Message) -> bytes:
@@ -97,7 +97,7 @@ async def new_tasks(specs: Iterable[tasks_pb2.TaskSpec], terms: LeaseTerms = USU
 
 def task_spec(spec: tasks_pb2.TaskSpec, size_bytes: int, path: str = "spec") -> TaskSpec:
     """Decodes a spec, without judging it."""
-    needs = asked_needs(spec.resources)
+    needs = asked_needs(spec.resources, f"{path}.resources")
     return TaskSpec(
         name=spec.name,
         command=spec.command,
@@ -361,7 +361,8 @@ def _time(message: Message, field: str, path: str) -> datetime | None:
     return when
 
 
-def _number(text: str, letter: str, field: str) -> int:
+def number(text: str, letter: str, field: str) -> int:
+    """Reads an id with its letter, or without."""
     digits = text.strip().removeprefix(letter)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_NUMBER_CHARS):
         shown = text if len(text) <= 40 else text[:40] + "..."

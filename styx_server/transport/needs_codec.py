@@ -7,19 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from styx.v1 import tasks_pb2
-from styx_server.core.machines.needs import SpotUse
-from styx_server.core.machines.wish import AskedMachine
+from styx_server.core.machines.needs import AskedMachine
 from styx_server.core.task import Alternative, Resources
-
-_SPOT_USES: Final[dict[int, SpotUse]] = {
-    tasks_pb2.ON_DEMAND: SpotUse.NEVER,
-    tasks_pb2.SPOT: SpotUse.ONLY,
-    tasks_pb2.SPOT_WITH_FALLBACK: SpotUse.PREFER,
-    tasks_pb2.ANY: SpotUse.ANY,
-}
+from styx_server.transport.machine_codec import spot_use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +24,18 @@ class AskedNeeds:
     both: bool
 
 
-def asked_needs(message: tasks_pb2.Resources) -> AskedNeeds:
-    """Decodes, without judging."""
+def asked_needs(message: tasks_pb2.Resources, path: str) -> AskedNeeds:
+    """Decodes, without judging. `path`: of the message in its request.
+
+    Raises:
+        InvalidRequest: a word is not known here.
+    """
+    name = "ordered" if message.ordered else "any_of"
     return AskedNeeds(
-        own=_alternative(message),
-        alternatives=tuple(_alternative(each, within=message) for each in _listed(message)),
+        own=_alternative(message, path),
+        alternatives=tuple(
+            _alternative(each, f"{path}.{name}[{index}]", within=message) for index, each in enumerate(_listed(message))
+        ),
         ordered=bool(message.ordered),
         both=bool(message.any_of) and bool(message.ordered),
     )
@@ -66,7 +65,7 @@ def _listed(message: tasks_pb2.Resources) -> Sequence[tasks_pb2.Resources]:
     return message.ordered or message.any_of
 
 
-def _alternative(message: tasks_pb2.Resources, within: tasks_pb2.Resources | None = None) -> Alternative:
+def _alternative(message: tasks_pb2.Resources, path: str, within: tasks_pb2.Resources | None = None) -> Alternative:
     need = message if within is None else _filled(message, within)
     cpus = need.cpus if need.HasField("cpus") else None
     return Alternative(
@@ -79,17 +78,17 @@ def _alternative(message: tasks_pb2.Resources, within: tasks_pb2.Resources | Non
             disk_bytes=need.disk_bytes,
             labels=tuple(sorted(need.labels.items())),
         ),
-        machine=_machine(need),
+        machine=_machine(need, path),
         nested=within is not None and bool(message.any_of or message.ordered),
     )
 
 
-def _machine(need: tasks_pb2.Resources) -> AskedMachine:
+def _machine(need: tasks_pb2.Resources, path: str) -> AskedMachine:
     wish = need.machine
     return AskedMachine(
         infra=tuple(wish.infra),
         machine_types=tuple(wish.machine_types),
-        spot=_SPOT_USES.get(wish.spot),
+        spot=spot_use(wish.spot, f"{path}.machine.spot"),
         max_hourly_cost=wish.max_hourly_cost if wish.HasField("max_hourly_cost") else None,
         cpus_exact=wish.cpus_exact,
         memory_exact=wish.memory_exact,

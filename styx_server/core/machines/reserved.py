@@ -17,22 +17,14 @@ MACHINE_TYPE: Final = "styx/machine-type"
 SPOT: Final = "styx/spot"
 """`true` or `false`."""
 ARCH: Final = "styx/arch"
-WANTED: Final = (PROVIDER, REGION, ZONE, MACHINE_TYPE, SPOT, ARCH)
-"""Those that a task may ask for."""
 
 RULE: Final = f"starts with {PREFIX}, which is kept for labels that Styx sets by itself; take another prefix"
+INSTEAD: Final = f"starts with {PREFIX}, which tasks do not ask for; say what you want of the machine in `machine`"
 
 
 def is_reserved(key: str) -> bool:
     """Whether only Styx may set this label."""
     return key.startswith(PREFIX)
-
-
-def fault_of_wanted(key: str) -> str:
-    """What is wrong with asking for this label; empty when nothing is."""
-    if not is_reserved(key) or key in WANTED:
-        return ""
-    return f"is no label that Styx sets; there are {', '.join(WANTED)}"
 
 
 def without_reserved(labels: Mapping[str, str]) -> dict[str, str]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from styx_server.core.machines.infra import parse_infra
-from styx_server.core.machines.needs import MachineWish, SpotUse
+from styx_server.core.machines.infra import BadInfra, parse_infra
+from styx_server.core.machines.needs import AskedMachine, MachineWish
 from styx_server.core.machines.offer import MICROS, Place
 
 ARCHITECTURES: Final = ("x86_64", "arm64")
@@ -24,28 +23,6 @@ MAX_HOURLY_COST: Final = 100_000.0
 
 _TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 _OTHER_NAMES: Final = {"aarch64": "arm64", "amd64": "x86_64", "x64": "x86_64", "x86-64": "x86_64"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskedMachine:
-    """What was asked for, word by word. The default says nothing.
-
-    Attributes:
-        infra: places, as `aws/us-east-1`.
-        max_hourly_cost: in dollars; None: not given.
-    """
-
-    infra: tuple[str, ...] = ()
-    machine_types: tuple[str, ...] = ()
-    spot: SpotUse | None = None
-    max_hourly_cost: float | None = None
-    cpus_exact: bool = False
-    memory_exact: bool = False
-    gpu_memory_bytes: int = 0
-    arch: str = ""
-
-
-NOTHING_ASKED: Final = AskedMachine()
 
 
 def machine_faults(asked: AskedMachine, memory_bytes: int) -> Iterator[tuple[str, str]]:
@@ -88,7 +65,7 @@ def wish_of(asked: AskedMachine) -> MachineWish:
 def _place_faults(field: str, text: str) -> Iterator[tuple[str, str]]:
     try:
         place = parse_infra(text)
-    except ValueError as error:
+    except BadInfra as error:
         yield field, str(error)
         return
     if place.provider == "static" and (place.region or place.zone):

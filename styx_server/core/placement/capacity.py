@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from styx_server.core.gpu_names import is_meant
 from styx_server.core.placement.machine import MachineKind
 from styx_server.core.placement.pace import Pace
 from styx_server.core.task import AgentId, Fence, Resources, Shape
@@ -204,15 +205,5 @@ class AgentSlots:
 
 
 def _matching(gpus: Iterable[Gpu], name: str, memory_bytes: int) -> list[Gpu]:
-    """Those whose model is `name` or has it as a word; case does not matter, an empty name matches all."""
-    wanted = name.casefold()
-    return [
-        gpu
-        for gpu in gpus
-        if gpu.memory_bytes >= memory_bytes
-        and (not wanted or gpu.name.casefold() == wanted or wanted in _words(gpu.name))
-    ]
-
-
-def _words(name: str) -> list[str]:
-    return name.casefold().replace("-", " ").replace("_", " ").split()
+    """Those that `name` means, with at least so much memory each."""
+    return [gpu for gpu in gpus if gpu.memory_bytes >= memory_bytes and is_meant(gpu.name, name)]
