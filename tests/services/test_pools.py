@@ -59,7 +59,9 @@ async def test_the_same_request_makes_one_pool_and_another_one_is_told_of_it(ser
 async def test_only_the_fields_that_are_named_change(server: Server) -> None:
     await server.app.pools.create("gpu", SPEC, ONCE)
     other = PoolSpec(max_machines=9, image="ami-2")
-    changed = await server.app.pools.update(PoolChange(name="gpu", spec=other, fields=frozenset({"max_machines"})), ONCE)
+    changed = await server.app.pools.update(
+        PoolChange(name="gpu", spec=other, fields=frozenset({"max_machines"})), ONCE
+    )
     assert changed.pool.spec == replace(SPEC, max_machines=9)
     assert changed.pool.generation == 2
 

@@ -88,6 +88,9 @@ execute function refuse_instance_step();
 -- The machine's own join token: good once, for the agent of this instance and nobody else.
 alter table tokens add column instance_id bigint references instances (id);
 
+-- Which of its task's alternatives a live attempt holds; null: the task has none.
+alter table live_attempts add column alternative smallint;
+
 -- What an hour cost, and when. An interval without an end goes on.
 create table instance_prices (
     instance_id bigint not null references instances (id),
