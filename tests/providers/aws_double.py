@@ -15,6 +15,7 @@ Each double is an account of its own, so nothing has to be reset. A hand on the 
     plant()                         a machine of somebody else; its cloud id
     settle()                        what starts has started, what ends has ended. With `delays=False` nothing waits
     ledger()                        every machine that was ever made, as a CloudMachine, in its true state
+    zones()                         the default subnet of each zone
     user_data(cloud_id)             the bytes that cloud-init would read on it (EC2: DescribeInstanceAttribute)
     parameters(cloud_id)            what RunInstances was asked for it, flat as EC2 takes it
     calls                           every call, as (action, region, parameters)
@@ -262,6 +263,12 @@ class AwsDouble:
         """Every machine that was ever made."""
         with self._lock:
             return [self._machine(instance) for instance in self._instances()]
+
+    def zones(self, region: str = REGION) -> dict[str, str]:
+        """The default subnet of each zone."""
+        with self._lock:
+            subnets = ec2_backends[self.account][region].get_default_subnets()
+        return {zone: subnet.id for zone, subnet in subnets.items()}
 
     def user_data(self, cloud_id: str) -> bytes:
         """What cloud-init would read on it."""

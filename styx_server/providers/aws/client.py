@@ -6,14 +6,16 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from styx_server.providers.aws.errors import is_refusal, refusal
 from styx_server.providers.aws.settings import AwsSettings
 
 T = TypeVar("T")
 
-PATIENT_ATTEMPTS = 5
+PATIENT_ATTEMPTS: Final = 5
+PATIENT_THREADS: Final = 2
+"""Reading all prices takes minutes; it must not stand in the way of a rent or a release."""
 
 
 class Clients:
@@ -25,23 +27,25 @@ class Clients:
     def __init__(self, settings: AwsSettings) -> None:
         self._settings = settings
         self._executor = ThreadPoolExecutor(max_workers=settings.threads, thread_name_prefix="styx-aws")
+        self._patient = ThreadPoolExecutor(max_workers=PATIENT_THREADS, thread_name_prefix="styx-aws-prices")
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[tuple[str, str, bool], Any] = {}
 
-    async def call(self, work: Callable[[], T], what: str) -> T:
+    async def call(self, work: Callable[[], T], what: str, *, patient: bool = False) -> T:
         """Does blocking work in a thread.
 
         Args:
             work: calls boto3.
             what: of whom an error speaks, for people: a type and a place.
+            patient: it may take minutes, and waits for others of its kind.
 
         Raises:
             ProviderError: whatever Amazon or the network had against it.
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, work)
+            return await loop.run_in_executor(self._patient if patient else self._executor, work)
         except Exception as error:
             if is_refusal(error):
                 raise refusal(error, what) from error
@@ -82,7 +86,8 @@ class Clients:
 
     def close(self) -> None:
         """Lets go of threads and connections. Calls under way end by themselves."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._patient):
+            executor.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             for client in self._clients.values():
                 client.close()

@@ -159,6 +159,13 @@ DETAILS: Final[tuple[tuple[str, str, Meaning], ...]] = (
     ),
     ("InvalidParameterValue", "availability zone", Meaning(_K.BAD_REQUEST, "no such zone", Scope.ZONE)),
     ("InvalidParameterValue", "architecture", Meaning(_K.BAD_IMAGE, "the image does not run on that type", Scope.TYPE)),
+    (
+        "InvalidParameterCombination",
+        "Free Tier",
+        Meaning(
+            _K.PERMISSION, "the account is on the free plan, which has few types; leave it, or name types", Scope.TYPE
+        ),
+    ),
     ("InvalidParameterCombination", "not supported in", Meaning(_K.BAD_TYPE, "the type is not to be had so")),
 )
 """Codes that mean several things: what the message has in it, and what it means then."""

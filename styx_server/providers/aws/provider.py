@@ -50,6 +50,7 @@ class AwsProvider:
             return await self._clients.call(
                 lambda: catalog.read_region(self._clients, self._account, self._settings, region, self._clock.now()),
                 f"prices of aws/{region}",
+                patient=True,
             )
 
         regions = await asyncio.gather(*(of(region) for region in self._settings.regions))
