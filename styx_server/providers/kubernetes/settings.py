@@ -1,0 +1,77 @@
+"""What an operator says about renting pods. Values only; `docs/providers/kubernetes.md` explains each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+IN_CLUSTER: Final = "in-cluster"
+"""As a context: the cluster in which this server itself runs, with the account of its own pod."""
+
+SPOT_LABELS: Final = (
+    ("cloud.google.com/gke-spot", "true"),
+    ("eks.amazonaws.com/capacityType", "SPOT"),
+    ("karpenter.sh/capacity-type", "spot"),
+    ("kubernetes.azure.com/scalesetpriority", "spot"),
+)
+GPU_LABELS: Final = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """A taint that pods of Styx put up with. An empty `value` means any, an empty `effect` too."""
+
+    key: str
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesSettings:
+    """Everything that an operator can decide about pods.
+
+    Attributes:
+        kubeconfig: path, or several with colons; empty: `$KUBECONFIG`, else `~/.kube/config`, as for kubectl.
+        contexts: region to context. Empty: the kubeconfig's current context, whose name is also the region. A context
+            `in-cluster` is the cluster in which the server itself runs.
+        namespace: where pods and their secrets are made; it exists.
+        image: has Python 3.11 or newer and the agent.
+        command: starts the agent in it.
+        image_pull_secret: name of the secret for a private registry; empty: none.
+        node_selector: labels that every node used must have.
+        tolerations: taints that do not keep Styx away; those of GPU and spot nodes are known without.
+        gpu_resource: what a pod asks for to get an accelerator.
+        gpu_labels: labels of nodes, any of which names the product.
+        spot_labels: labels of nodes, any of which says that they may be taken back.
+        unschedulable_seconds: a pod that found no node for so long counts as refused. More where nodes are made on
+            demand.
+        grace_seconds: between SIGTERM and SIGKILL; the agent tells the server in it, and stops its tasks.
+        run_as_user: numeric id of the agent and of tasks; 0: root.
+        agent_memory_bytes: what the agent itself needs, on top of what the machine has to offer.
+        keep_ended_seconds: a pod that has ended is left for people to look at, then deleted.
+        request_seconds: for one answer of a cluster.
+        cpu_price_micros: of a core for an hour, where the node does not say. The same for a GiB of memory and for an
+            accelerator.
+    """
+
+    kubeconfig: str = ""
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    namespace: str = "default"
+    image: str = "styx-agent:latest"
+    command: tuple[str, ...] = ("styx-agent",)
+    image_pull_secret: str = ""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    gpu_resource: str = "nvidia.com/gpu"
+    gpu_labels: tuple[str, ...] = GPU_LABELS
+    spot_labels: tuple[tuple[str, str], ...] = SPOT_LABELS
+    unschedulable_seconds: float = 60.0
+    grace_seconds: int = 60
+    run_as_user: int = 10001
+    agent_memory_bytes: int = 192 * 2**20
+    keep_ended_seconds: float = 3600.0
+    request_seconds: float = 20.0
+    cpu_price_micros: int = 0
+    gib_price_micros: int = 0
+    gpu_price_micros: int = 0
