@@ -62,6 +62,7 @@ class KubeDouble:
         ever: every pod that was ever made, by uid, as it last was.
         refusals: for the next pods that are asked for.
         losing: so many pods are made, and the connection closed instead of an answer.
+        expiring: so many lists are forgotten between two pages.
         broken_images: image to why it cannot be pulled.
         denied: verb and resource that the caller may not.
         page_limit: no page is longer, whatever is asked for.
@@ -80,6 +81,7 @@ class KubeDouble:
         self.refusals: deque[Refused] = deque()
         self.secret_refusals: deque[Refused] = deque()
         self.losing = 0
+        self.expiring = 0
         self.broken_images: dict[str, str] = {}
         self.denied: set[tuple[str, str]] = set()
         self.page_limit = 2
@@ -139,10 +141,6 @@ class KubeDouble:
         if disrupted:
             self.condition(pod, "DisruptionTarget", "True", "TerminationByKubelet", message)
         self._touch(pod)
-
-    def forget_pages(self) -> None:
-        """The server compacts: tokens of pages mean nothing any more."""
-        self._pages.clear()
 
     def advance(self, seconds: float) -> None:
         """Time passes in the cluster."""
@@ -227,6 +225,9 @@ class KubeDouble:
     def _page(self, request: web.Request, kind: str, found: list[Doc]) -> web.Response:
         token = request.query.get("continue")
         if token is not None:
+            if self.expiring:
+                self.expiring -= 1
+                self._pages.clear()
             if token not in self._pages:
                 raise Refused(410, "Expired", "The provided continue parameter is too old to display a consistent list")
             found = self._pages.pop(token)
@@ -392,7 +393,7 @@ class KubeDouble:
         container = spec["containers"][0]
         needed = [volume["secret"]["secretName"] for volume in spec.get("volumes") or () if "secret" in volume]
         state: Doc = {"running": {"startedAt": self.stamped()}}
-        if reason := self.broken_images.get(container["image"]):
+        if reason := self.broken_images.get(container.get("image", "")):
             state = {"waiting": {"reason": reason, "message": f'Back-off pulling image "{container["image"]}"'}}
         elif any((metadata["namespace"], name) not in self.secrets for name in needed):
             state = {"waiting": {"reason": "ContainerCreating"}}

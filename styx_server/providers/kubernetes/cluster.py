@@ -10,7 +10,6 @@ import asyncio
 import importlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ _PAGE: Final = 500
 # Larger answers are parsed in a thread: half a megabyte takes longer than others should wait.
 _SMALL_BYTES: Final = 64 * 1024
 _LIST_TRIES: Final = 3
+_EXPIRED: Final = 410
 
 
 class Call(Enum):
@@ -72,8 +72,11 @@ class Cluster:
     async def pages(self, call: Call, doing: str, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
         """All objects, over all pages; starts again when the cluster has forgotten where the list stood."""
         for _ in range(_LIST_TRIES - 1):
-            with suppress(_ListExpired):
+            try:
                 return await self._walk(call, doing, *arguments, **options)
+            except ClusterError as error:
+                if error.status != _EXPIRED:
+                    raise
         return await self._walk(call, doing, *arguments, **options)
 
     async def close(self) -> None:
@@ -88,12 +91,7 @@ class Cluster:
         found: list[dict[str, Any]] = []
         page: dict[str, Any] = {}
         while True:
-            try:
-                answer = await self.call(call, doing, *arguments, limit=_PAGE, **options, **page)
-            except ClusterError as error:
-                if error.status == 410 and page:
-                    raise _ListExpired(error) from None
-                raise
+            answer = await self.call(call, doing, *arguments, limit=_PAGE, **options, **page)
             found += answer.get("items") or ()
             token = (answer.get("metadata") or {}).get("continue")
             if not token:
@@ -173,10 +171,6 @@ class Cluster:
             before, self._retired, self._client = self._retired, self._client, None
             if before is not None:
                 await before.close()
-
-
-class _ListExpired(Exception):
-    """The cluster has dropped the state behind the token of a page."""
 
 
 def current_context(settings: KubernetesSettings) -> str:
