@@ -99,6 +99,13 @@ def check_labels(field: str, labels: Mapping[str, str]) -> None:
         raise InvalidRequest(violations)
 
 
+def check_text(field: str, text: str, limit: int) -> None:
+    """Raises InvalidRequest when `text` is too long, or not printable."""
+    violations = [Violation(field=at, description=why) for at, why in _free_text_faults(field, text, limit)]
+    if violations:
+        raise InvalidRequest(violations)
+
+
 _SLUG_RULE: Final = "must be 1 to 63 of a-z, 0-9 and '-', and start and end with a letter or digit"
 
 

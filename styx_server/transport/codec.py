@@ -47,12 +47,12 @@ _PAGE_BYTES: Final = 2 << 20
 
 def task_id(text: str, field: str = "task_id") -> TaskId:
     """Reads `t42` or `42`."""
-    return TaskId(_number(text, "t", field))
+    return TaskId(number(text, "t", field))
 
 
 def agent_id(text: str) -> AgentId:
     """Reads `a3` or `3`."""
-    return AgentId(_number(text, "a", "agent_id"))
+    return AgentId(number(text, "a", "agent_id"))
 
 
 def request_digest(message: Message) -> bytes:
@@ -373,7 +373,8 @@ def _milli(cpus: float | None) -> int:
     return round(cpus * 1000) if 0 <= cpus <= 1e9 else 0
 
 
-def _number(text: str, letter: str, field: str) -> int:
+def number(text: str, letter: str, field: str) -> int:
+    """Reads an id with its letter, or without."""
     digits = text.strip().removeprefix(letter)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_NUMBER_CHARS):
         shown = text if len(text) <= 40 else text[:40] + "..."

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from styx_server.core.gpu_names import is_meant
 from styx_server.core.placement.pace import Pace
 from styx_server.core.task import AgentId, Fence, Resources, Shape
 
@@ -186,10 +187,5 @@ class AgentSlots:
 
 
 def _matching(gpus: Iterable[Gpu], name: str) -> list[Gpu]:
-    """Those whose model is `name` or has it as a word; case does not matter, an empty name matches all."""
-    wanted = name.casefold()
-    return [gpu for gpu in gpus if not wanted or gpu.name.casefold() == wanted or wanted in _words(gpu.name)]
-
-
-def _words(name: str) -> list[str]:
-    return name.casefold().replace("-", " ").replace("_", " ").split()
+    """Those that `name` means."""
+    return [gpu for gpu in gpus if is_meant(gpu.name, name)]
