@@ -20,6 +20,7 @@ import uvicorn
 
 from styx_server import VERSION
 from styx_server.app import App, Identity
+from styx_server.bundle import Shelf
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError, Unavailable
 from styx_server.core.lease import LeaseTerms
@@ -154,7 +155,12 @@ class _Uvicorn(uvicorn.Server):
 
 def _http_server(settings: Settings, app: App, grpc_port: int) -> tuple[_Uvicorn, socket.socket]:
     config = uvicorn.Config(
-        make_app(app.health, app.metrics_text, lambda: _discovery(settings, app, grpc_port)),
+        make_app(
+            app.health,
+            app.metrics_text,
+            lambda: _discovery(settings, app, grpc_port),
+            Shelf(settings.data_dir).find,
+        ),
         host=settings.host,
         port=settings.http_port,
         log_config=None,
