@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -55,8 +56,8 @@ def container(pod: Doc) -> Doc:
     return found
 
 
-def env(pod: Doc) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in container(pod)["env"]}
+def script_of(market: KubernetesMarket, key: str) -> str:
+    return base64.b64decode(market.double.secrets[NAMESPACE, key]["data"]["boot.sh"]).decode()
 
 
 async def only_machine(market: KubernetesMarket) -> CloudMachine:
@@ -74,7 +75,8 @@ def test_a_pod_asks_for_what_it_may_use_and_for_room_for_the_agent() -> None:
     assert resources["limits"]["cpu"] == "1000m"
     assert int(resources["limits"]["memory"]) == 2 * GIB + SETTINGS.agent_memory_bytes
     assert int(resources["limits"]["ephemeral-storage"]) == 20 * GIB
-    assert (env(pod)["STYX_AGENT_CPUS"], env(pod)["STYX_AGENT_MEMORY"]) == ("1", str(2 * GIB))
+    script = secret_of(order("styx-a1"), "uid-1")["stringData"]["boot.sh"]
+    assert f"--cpus=1.0 --memory={2 * GIB};" in script
 
 
 def test_a_pod_ends_by_itself_and_is_not_started_again() -> None:
@@ -104,7 +106,15 @@ def test_a_pod_may_be_told_to_run_as_root() -> None:
 def test_the_join_token_is_in_the_secret_and_nowhere_in_the_pod() -> None:
     asked = order("styx-a1")
     assert asked.boot.join_token not in json.dumps(pod_of(asked, SETTINGS))
-    assert secret_of(asked, "uid-1")["stringData"] == {"join-token": asked.boot.join_token}
+    assert asked.boot.join_token in secret_of(asked, "uid-1")["stringData"]["boot.sh"]
+
+
+async def test_an_order_that_cannot_be_booted_makes_nothing(market: KubernetesMarket) -> None:
+    asked = order("styx-a1")
+    with pytest.raises(ProviderError, match="join_token") as caught:
+        await market.provider.rent(replace(asked, boot=replace(asked.boot, join_token="two\nlines")))
+    assert caught.value.kind is RefusalKind.BAD_REQUEST
+    assert market.double.ever == {}
 
 
 @pytest.mark.parametrize("asked", [order("styx-a1"), gpu_order("styx-a2", "NVIDIA-L4", spot=True)])
@@ -426,7 +436,7 @@ async def test_gpus_that_are_offered_fit_beside_each_other(market: KubernetesMar
     market.double.settle()
     machines = await market.provider.list(DEPLOYMENT, REGION)
     assert {machine.state for machine in machines} == {MachineState.RUNNING}
-    assert env(market.double.pods[NAMESPACE, "styx-a0"])["STYX_AGENT_GPUS"] == f"L4:{count}"
+    assert f"--gpus=L4:{count};" in script_of(market, "styx-a0")
 
 
 @pytest.mark.parametrize("spot", [True, False])
@@ -497,7 +507,7 @@ def test_a_quantity_is_not(written: str) -> None:
         ("nvidia-h100-mega-80gb", "H100"),
         ("NVIDIA-GeForce-RTX-4090", "RTX-4090"),
         ("NVIDIA-L4-SHARED", "L4-SHARED"),
-        ("gpu", ""),
+        ("gpu", "GPU"),
     ],
 )
 def test_people_call_a_product(product: str, name: str) -> None:

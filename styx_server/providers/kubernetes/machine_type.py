@@ -12,7 +12,7 @@ from typing import Final
 
 GIB: Final = 2**30
 UNLABELLED: Final = "gpu"
-"""The product, where no label of the node names it."""
+"""The product, where no label of the node names it. People who do not care which can have it."""
 
 _NAME: Final = re.compile(r"(\d+)x(\d+)(-arm64)?(?:-(.+)x(\d+))?")
 # What stands around the name of a model and does not change what it can do for a task.
@@ -72,8 +72,6 @@ def read_type(name: str) -> MachineType | None:
 
 def gpu_name(product: str) -> str:
     """What people call a product: `NVIDIA-A100-SXM4-80GB` and `nvidia-a100-80gb` are `A100-80GB`."""
-    if product == UNLABELLED:
-        return ""
     words = [word for word in re.split(r"[-_ ]+", product.upper()) if not _DECORATION.fullmatch(word)]
     kept = [word for word in words if not _MEMORY.fullmatch(word)]
     if kept and _TWO_SIZES.get(kept[0], "?") in words:

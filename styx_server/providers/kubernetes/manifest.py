@@ -1,8 +1,8 @@
-"""What a machine looks like to a cluster: one pod with the agent, and a secret with its join token.
+"""What a machine looks like to a cluster: one pod, and a secret with the script that makes an agent of it.
 
-The token stands in a secret of its own that belongs to the pod and goes with it; whoever may read pods does not see it.
-The pod is made first, because the secret must name its owner; it does not start before the secret is there. Values in,
-documents out. Next: `pods.py`, which reads what became of it.
+The script holds the join token. It is in a secret that belongs to the pod and goes with it, so that whoever may read
+pods does not see it. The pod is made first, because the secret must name its owner, and does not start before the
+secret is there. Values in, documents out. Next: `pods.py`, which reads what became of it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 from styx_server.core.machines.instance import TAG_DEPLOYMENT, TAG_KEY, RentOrder
+from styx_server.core.machines.user_data import boot_script
 from styx_server.providers.kubernetes.machine_type import UNLABELLED, read_type
 from styx_server.providers.kubernetes.settings import KubernetesSettings, Toleration
 
@@ -27,9 +27,11 @@ ARCH: Final = "kubernetes.io/arch"
 ARCHES: Final = {"x86_64": "amd64", "arm64": "arm64"}
 
 _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_DATA_DIR: Final = "/var/lib/styx-agent"
-_TOKEN_DIR: Final = "/run/styx"  # noqa: S105 - a folder
-_TOKEN_FILE: Final = "join-token"  # noqa: S105 - a file's name
+# Everything that the agent writes is below one folder, so that it need not be root.
+_ROOT: Final = "/styx"
+_ENVIRONMENT: Final = {"STYX_BOOT_ROOT": _ROOT, "HOME": _ROOT, "STYX_LOG_FORMAT": "json"}
+_BOOT_DIR: Final = "/run/styx-boot"
+_BOOT: Final = "boot.sh"
 
 
 def label_value(text: str) -> str:
@@ -79,15 +81,20 @@ def pod_of(order: RentOrder, settings: KubernetesSettings) -> dict[str, Any]:
 
 
 def secret_of(order: RentOrder, pod_uid: str) -> dict[str, Any]:
-    """The secret with the join token. It belongs to the pod: the cluster deletes it with its owner."""
+    """The secret with the boot script. It belongs to the pod: the cluster deletes it with its owner.
+
+    Raises:
+        InvalidRequest: the order has something that cannot be written into a script.
+    """
     owner = {"apiVersion": "v1", "kind": "Pod", "name": order.key, "uid": pod_uid}
+    script = boot_script(order.boot, order.offer.size, life_seconds=order.life_seconds)
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": order.key, "labels": _labels(order), "ownerReferences": [owner]},
         "type": "Opaque",
         "immutable": True,
-        "stringData": {_TOKEN_FILE: order.boot.join_token},
+        "stringData": {_BOOT: script},
     }
 
 
@@ -107,40 +114,21 @@ def _container(order: RentOrder, settings: KubernetesSettings) -> dict[str, Any]
     return {
         "name": "agent",
         "image": order.image or settings.image,
-        "command": list(settings.command),
-        "env": [{"name": name, "value": value} for name, value in _environment(order).items()],
+        "command": ["/bin/sh", f"{_BOOT_DIR}/{_BOOT}"],
+        "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],
         "resources": {"requests": resources, "limits": resources},
         "securityContext": _container_security(settings),
         "volumeMounts": [
-            {"name": "data", "mountPath": _DATA_DIR},
-            {"name": "join", "mountPath": _TOKEN_DIR, "readOnly": True},
+            {"name": "root", "mountPath": _ROOT},
+            {"name": "boot", "mountPath": _BOOT_DIR, "readOnly": True},
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the pod's own
         ],
     }
 
 
-def _environment(order: RentOrder) -> Mapping[str, str]:
-    """What the agent is told. The pod may hold more than the offer says, for the agent itself; that is not offered."""
-    size = order.offer.size
-    told = {
-        "STYX_SERVER_URL": ",".join(order.boot.server_urls),
-        "STYX_JOIN_TOKEN_FILE": f"{_TOKEN_DIR}/{_TOKEN_FILE}",
-        "STYX_AGENT_DATA_DIR": _DATA_DIR,
-        "STYX_AGENT_NAME": order.boot.agent_name,
-        "STYX_AGENT_CPUS": f"{size.cpus_milli / 1000:g}",
-        "STYX_AGENT_MEMORY": str(size.memory_bytes),
-        # A pod that is told to go does not come back: its tasks are stopped, and go on elsewhere.
-        "STYX_AGENT_ON_EXIT": "stop",
-        "STYX_LOG_FORMAT": "json",
-        "HOME": _DATA_DIR,
-    }
-    if size.gpu_count:
-        told["STYX_AGENT_GPUS"] = f"{size.gpu_name or UNLABELLED}:{size.gpu_count}"
-    return told
-
-
 def _resources(order: RentOrder, settings: KubernetesSettings) -> dict[str, str]:
     size = order.offer.size
+    # The agent is told to offer what the offer says; what it needs itself comes on top.
     resources = {
         "cpu": f"{size.cpus_milli}m",
         "memory": str(size.memory_bytes + settings.agent_memory_bytes),
@@ -156,8 +144,8 @@ def _volumes(order: RentOrder) -> list[dict[str, Any]]:
     # Shared memory of 64 MiB, which containers have otherwise, is too little for loaders of training data.
     half = str(order.offer.size.memory_bytes // 2)
     return [
-        {"name": "data", "emptyDir": {}},
-        {"name": "join", "secret": {"secretName": order.key, "defaultMode": 0o440}},
+        {"name": "root", "emptyDir": {}},
+        {"name": "boot", "secret": {"secretName": order.key, "defaultMode": 0o440}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": half}},
     ]
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from styx_server.clock import Clock, SystemClock
+from styx_server.core.errors import InvalidRequest
 from styx_server.core.machines.instance import TAG_DEPLOYMENT, CloudMachine, RentOrder
 from styx_server.core.machines.offer import CatalogEntry, Place
 from styx_server.core.machines.refusal import RefusalKind, Scope
@@ -70,12 +71,13 @@ class KubernetesProvider:
         return [entry for entries in found for entry in entries]
 
     async def rent(self, order: RentOrder) -> CloudMachine:
-        """Makes the pod and the secret with its join token. Whether a node has room is told by `list`, soon.
+        """Makes the pod and the secret with its boot script. Whether a node has room is told by `list`, soon.
 
         Raises:
             ProviderError: the cluster refused, or may have done it without saying so.
         """
         cluster = await self._of(order.offer.place.region)
+        _check(order)
         pod = await self._make_pod(cluster, order)
         machine = self._machine(pod, cluster)
         if pod["metadata"].get("deletionTimestamp") is None:
@@ -241,6 +243,14 @@ class KubernetesProvider:
             if end_time is not None and end_time < before:
                 with suppress(ProviderError):
                     await self._delete_read(cluster, pod)
+
+
+def _check(order: RentOrder) -> None:
+    """Refuses what could not be booted, before there is anything."""
+    try:
+        secret_of(order, "")
+    except InvalidRequest as error:
+        raise ProviderError(RefusalKind.BAD_REQUEST, f"the order cannot be booted: {error}", code="BadBoot") from error
 
 
 def _foreign(cluster: Cluster, name: str, namespace: str) -> ProviderError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 IN_CLUSTER: Final = "in-cluster"
 """As a context: the cluster in which this server itself runs, with the account of its own pod."""
+
+USUAL_IMAGE: Final = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+"""The Python of this server, for which it has a bundle in any case."""
 
 SPOT_LABELS: Final = (
     ("cloud.google.com/gke-spot", "true"),
@@ -36,8 +40,7 @@ class KubernetesSettings:
         contexts: region to context. Empty: the kubeconfig's current context, whose name is also the region. A context
             `in-cluster` is the cluster in which the server itself runs.
         namespace: where pods and their secrets are made; it exists.
-        image: has Python 3.11 or newer and the agent.
-        command: starts the agent in it.
+        image: has a shell and the version of Python that the agents' bundle is for; without a bundle, the agent.
         image_pull_secret: name of the secret for a private registry; empty: none.
         node_selector: labels that every node used must have.
         tolerations: taints that do not keep Styx away; those of GPU and spot nodes are known without.
@@ -58,8 +61,7 @@ class KubernetesSettings:
     kubeconfig: str = ""
     contexts: Mapping[str, str] = field(default_factory=dict)
     namespace: str = "default"
-    image: str = "styx-agent:latest"
-    command: tuple[str, ...] = ("styx-agent",)
+    image: str = USUAL_IMAGE
     image_pull_secret: str = ""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
