@@ -110,11 +110,13 @@ class KubeDouble:
         metadata = {"name": name, "namespace": namespace, "labels": dict(labels or {})}
         return self._make_pod({"metadata": metadata, "spec": {"containers": containers, **spec}}, namespace)
 
-    def settle(self) -> None:
-        """Places pods, starts containers, finishes what is being deleted, collects what lost its owner."""
+    def settle(self, *, finish: bool = True) -> None:
+        """Places pods, starts containers, collects what lost its owner; finishes what is being deleted, unless somebody
+        else knows when its container has ended."""
         for pod in list(self.pods.values()):
             if pod["metadata"].get("deletionTimestamp"):
-                self._remove(pod)
+                if finish:
+                    self._remove(pod)
             elif pod["status"]["phase"] == "Pending":
                 self._place(pod)
                 self._start(pod)
@@ -140,6 +142,16 @@ class KubeDouble:
         pod["status"]["containerStatuses"] = [{"name": "agent", "state": {"terminated": ended}}]
         if disrupted:
             self.condition(pod, "DisruptionTarget", "True", "TerminationByKubelet", message)
+        self._touch(pod)
+
+    def report_exit(self, pod: Doc, code: int) -> None:
+        """A container has ended: the pod with it, and if it was to be deleted it is gone."""
+        if pod["metadata"].get("deletionTimestamp"):
+            self._remove(pod)
+            return
+        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": self.stamped()}
+        pod["status"].update(phase="Failed" if code else "Succeeded")
+        pod["status"]["containerStatuses"] = [{"name": "agent", "state": {"terminated": ended}}]
         self._touch(pod)
 
     def advance(self, seconds: float) -> None:
