@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from styx_server.core.machines.instance import CloudMachine, MachineState, RentOrder
 from styx_server.core.machines.offer import CatalogEntry, MachineSize, Place
 from styx_server.core.machines.refusal import RefusalKind, Scope
-from styx_server.providers.kubernetes import KubernetesProvider, KubernetesSettings, Toleration
+from styx_server.providers.kubernetes import KubernetesProvider, KubernetesSettings
+from styx_server.providers.kubernetes.check import NEEDED
 from styx_server.providers.kubernetes.machine_type import MachineType, gpu_name, read_type
 from styx_server.providers.kubernetes.manifest import label_value, pod_of, secret_of
 from styx_server.providers.kubernetes.nodes import NODE_PRICE, quantity
 from styx_server.providers.kubernetes.pods import machine_of
+from styx_server.providers.kubernetes.settings import Toleration
 from styx_server.providers.ports import ProviderError
 from tests.providers.kube_double import Doc, amount_of, unknown_fields
 from tests.providers.kubernetes_market import (
@@ -32,6 +36,7 @@ from tests.providers.kubernetes_market import (
     open_market,
     order,
 )
+from tools.gen_protos import ROOT
 
 GIB = 2**30
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -119,7 +124,7 @@ async def test_an_order_that_cannot_be_booted_makes_nothing(market: KubernetesMa
 
 @pytest.mark.parametrize("asked", [order("styx-a1"), gpu_order("styx-a2", "NVIDIA-L4", spot=True)])
 def test_every_field_is_one_that_the_api_has(asked: RentOrder) -> None:
-    settings = replace(SETTINGS, tolerations=(Toleration(key="a", value="b", effect="NoSchedule"),))
+    settings = replace(SETTINGS, tolerations=("a=b:NoSchedule", "c"))
     settings = replace(settings, image_pull_secret="registry", node_selector={"pool": "styx"})
     assert list(unknown_fields(pod_of(asked, settings), "V1Pod")) == []
     assert list(unknown_fields(secret_of(asked, "uid-1"), "V1Secret")) == []
@@ -397,7 +402,7 @@ async def test_nodes_that_are_not_to_be_used_offer_nothing(market: KubernetesMar
 
 
 async def test_taints_that_are_tolerated_and_selected_nodes(tmp_path: Path) -> None:
-    settings = {"tolerations": (Toleration(key="team", value="ml"),), "node_selector": {"pool": "styx"}}
+    settings = {"tolerations": ("team=ml",), "node_selector": {"pool": "styx"}}
     async with open_market(tmp_path, **settings) as market:
         market.double.add_node("n4", labels={"pool": "styx"}, cpu="2", memory="5Gi")
         market.double.nodes["n4"]["spec"]["taints"] = [{"key": "team", "value": "ml", "effect": "NoExecute"}]
@@ -586,3 +591,52 @@ async def test_a_context_with_a_slash_needs_a_short_name(tmp_path: Path) -> None
 async def test_a_region_that_nobody_named_is_said(market: KubernetesMarket) -> None:
     with pytest.raises(ProviderError, match="no cluster is called 'prod'; there are test"):
         await market.provider.list(DEPLOYMENT, "prod")
+
+
+# Settings and the manual.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"tolerations": ("team=ml:Never",)}, "KEY=VALUE:EFFECT"),
+        ({"spot_labels": ("spot",)}, "LABEL=VALUE"),
+        ({"contexts": {"a/b": "c"}}, "without /"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused(wrong: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        KubernetesSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("gpu", Toleration(key="gpu")),
+        ("team=ml", Toleration(key="team", value="ml")),
+        ("team:NoExecute", Toleration(key="team", effect="NoExecute")),
+        ("team=ml:NoSchedule", Toleration(key="team", value="ml", effect="NoSchedule")),
+    ],
+)
+def test_a_toleration_is_written_as_kubectl_writes_taints(text: str, meaning: Toleration) -> None:
+    assert KubernetesSettings(tolerations=(text,)).tolerated == (meaning,)
+
+
+def test_the_manual_grants_what_is_needed_and_nothing_else() -> None:
+    text = (ROOT / "docs/providers/kubernetes.md").read_text(encoding="utf-8")
+    [manifest] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    granted = {
+        (verb, resource, document["kind"] == "ClusterRole")
+        for document in yaml.safe_load_all(manifest)
+        for rule in document.get("rules") or ()
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+    }
+    assert granted == {(right.verb, right.resource, right.everywhere) for right in NEEDED}
+
+
+def test_the_manual_explains_every_setting() -> None:
+    text = (ROOT / "docs/providers/kubernetes.md").read_text(encoding="utf-8")
+    section = text.split("## Settings")[1].split("\n## ")[0]
+    names = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(names) == sorted(field.name for field in fields(KubernetesSettings))

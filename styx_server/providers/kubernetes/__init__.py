@@ -7,6 +7,6 @@
 """
 
 from styx_server.providers.kubernetes.provider import KubernetesProvider
-from styx_server.providers.kubernetes.settings import KubernetesSettings, Toleration
+from styx_server.providers.kubernetes.settings import KubernetesSettings
 
-__all__ = ["KubernetesProvider", "KubernetesSettings", "Toleration"]
+__all__ = ["KubernetesProvider", "KubernetesSettings"]

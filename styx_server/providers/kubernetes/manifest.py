@@ -20,7 +20,7 @@ from styx_server.providers.kubernetes.settings import KubernetesSettings, Tolera
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "styx"
 SPOT: Final = "styx-spot"
-TAGS: Final = "styx/tags"
+TAGS: Final = "styx-tags"
 """Annotation with all tags as they were given; labels have rules of their own."""
 ZONE: Final = "topology.kubernetes.io/zone"
 ARCH: Final = "kubernetes.io/arch"
@@ -167,10 +167,10 @@ def _affinity(order: RentOrder, settings: KubernetesSettings) -> dict[str, Any]:
     product = named.gpu_product if named is not None else ""
     products = [[_is(label, product)] for label in settings.gpu_labels] if product not in {"", UNLABELLED} else [[]]
     if order.offer.spot:
-        kinds = [[_is(label, value)] for label, value in settings.spot_labels]
+        kinds = [[_is(label, value)] for label, value in settings.spot_pairs]
     else:
         # "Not in" holds for nodes without the label too.
-        kinds = [[{**_is(label, value), "operator": "NotIn"} for label, value in settings.spot_labels]]
+        kinds = [[{**_is(label, value), "operator": "NotIn"} for label, value in settings.spot_pairs]]
     terms = [[*made, *kind] for made in products for kind in kinds]
     chosen = [{"matchExpressions": term} for term in terms if term]
     if not chosen:
@@ -185,8 +185,8 @@ def _is(label: str, value: str) -> dict[str, Any]:
 def tolerations_for(settings: KubernetesSettings, *, gpus: bool, spot: bool) -> tuple[Toleration, ...]:
     """Taints that a pod puts up with: the operator's, and those that its kind of node usually has."""
     own = (Toleration(key=settings.gpu_resource),) if gpus else ()
-    of_spot = tuple(Toleration(key=label) for label, _ in settings.spot_labels) if spot else ()
-    return (*settings.tolerations, *own, *of_spot)
+    of_spot = tuple(Toleration(key=label) for label, _ in settings.spot_pairs) if spot else ()
+    return (*settings.tolerated, *own, *of_spot)
 
 
 def _tolerations(order: RentOrder, settings: KubernetesSettings) -> list[dict[str, str]]:

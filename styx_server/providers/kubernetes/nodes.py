@@ -25,7 +25,7 @@ from styx_server.providers.kubernetes.manifest import ARCH, ARCHES, MANAGED_BY, 
 from styx_server.providers.kubernetes.pods import PROVIDER
 from styx_server.providers.kubernetes.settings import KubernetesSettings, Toleration
 
-NODE_PRICE: Final = "styx/dollars-per-hour"
+NODE_PRICE: Final = "styx-dollars-per-hour"
 """Annotation of a node: what all of it costs, for example 0.42."""
 
 _GIB_PER_CPU: Final = (2, 4, 8)
@@ -187,7 +187,7 @@ def _node(node: Mapping[str, Any], taken: Room, settings: KubernetesSettings) ->
     metadata, spec = node["metadata"], node.get("spec") or {}
     labels = metadata.get("labels") or {}
     whole = _room((node.get("status") or {}).get("allocatable") or {}, settings)
-    spot = any(labels.get(label) == value for label, value in settings.spot_labels)
+    spot = any(labels.get(label) == value for label, value in settings.spot_pairs)
     arch = next((ours for ours, theirs in ARCHES.items() if labels.get(ARCH, "amd64") == theirs), "")
     tolerated = tolerations_for(settings, gpus=whole.gpus > 0, spot=spot)
     usable = (

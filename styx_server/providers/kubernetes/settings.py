@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +15,16 @@ USUAL_IMAGE: Final = f"python:{sys.version_info.major}.{sys.version_info.minor}-
 """The Python of this server, for which it has a bundle in any case."""
 
 SPOT_LABELS: Final = (
-    ("cloud.google.com/gke-spot", "true"),
-    ("eks.amazonaws.com/capacityType", "SPOT"),
-    ("karpenter.sh/capacity-type", "spot"),
-    ("kubernetes.azure.com/scalesetpriority", "spot"),
+    "cloud.google.com/gke-spot=true",
+    "eks.amazonaws.com/capacityType=SPOT",
+    "karpenter.sh/capacity-type=spot",
+    "kubernetes.azure.com/scalesetpriority=spot",
 )
 GPU_LABELS: Final = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator")
+
+
+_TAINT: Final = re.compile(r"(?P<key>[^=:]+)(=(?P<value>[^=:]*))?(:(?P<effect>NoSchedule|PreferNoSchedule|NoExecute))?")
+_LABEL: Final = re.compile(r"[^=:]+=[^=:]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +48,11 @@ class KubernetesSettings:
         image: has a shell and the version of Python that the agents' bundle is for; without a bundle, the agent.
         image_pull_secret: name of the secret for a private registry; empty: none.
         node_selector: labels that every node used must have.
-        tolerations: taints that do not keep Styx away; those of GPU and spot nodes are known without.
+        tolerations: taints that do not keep Styx away, as kubectl writes them: `team=ml:NoSchedule`; without value or
+            effect: any. Those of GPU and spot nodes are known without.
         gpu_resource: what a pod asks for to get an accelerator.
         gpu_labels: labels of nodes, any of which names the product.
-        spot_labels: labels of nodes, any of which says that they may be taken back.
+        spot_labels: `label=value` of nodes, any of which says that they may be taken back.
         unschedulable_seconds: a pod that found no node for so long counts as refused. More where nodes are made on
             demand.
         grace_seconds: between SIGTERM and SIGKILL; the agent tells the server in it, and stops its tasks.
@@ -64,10 +70,10 @@ class KubernetesSettings:
     image: str = USUAL_IMAGE
     image_pull_secret: str = ""
     node_selector: Mapping[str, str] = field(default_factory=dict)
-    tolerations: tuple[Toleration, ...] = ()
+    tolerations: tuple[str, ...] = ()
     gpu_resource: str = "nvidia.com/gpu"
     gpu_labels: tuple[str, ...] = GPU_LABELS
-    spot_labels: tuple[tuple[str, str], ...] = SPOT_LABELS
+    spot_labels: tuple[str, ...] = SPOT_LABELS
     unschedulable_seconds: float = 60.0
     grace_seconds: int = 60
     run_as_user: int = 10001
@@ -77,3 +83,34 @@ class KubernetesSettings:
     cpu_price_micros: int = 0
     gib_price_micros: int = 0
     gpu_price_micros: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be read.
+
+        Raises:
+            ValueError: the message says what would be right.
+        """
+        for text in self.tolerations:
+            if _TAINT.fullmatch(text) is None:
+                raise ValueError(f"tolerations are KEY=VALUE:EFFECT, for example team=ml:NoSchedule, not {text!r}")
+        for text in self.spot_labels:
+            if _LABEL.fullmatch(text) is None:
+                raise ValueError(f"spot_labels are LABEL=VALUE, for example pool=spot, not {text!r}")
+        for region in self.contexts:
+            if not region or "/" in region:
+                raise ValueError(f"a region is a name without /, not {region!r}; contexts are region = context")
+
+    @property
+    def tolerated(self) -> tuple[Toleration, ...]:
+        """What `tolerations` means."""
+        found = (_TAINT.fullmatch(text) for text in self.tolerations)
+        return tuple(
+            Toleration(key=match["key"], value=match["value"] or "", effect=match["effect"] or "")
+            for match in found
+            if match is not None
+        )
+
+    @property
+    def spot_pairs(self) -> tuple[tuple[str, str], ...]:
+        """What `spot_labels` means: label and value."""
+        return tuple((label, value) for label, _, value in (text.partition("=") for text in self.spot_labels))
