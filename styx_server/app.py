@@ -29,9 +29,11 @@ from styx_server.services.delivery import PERIOD_SECONDS as DELIVERY_SECONDS
 from styx_server.services.delivery import Delivery
 from styx_server.services.elsewhere import Elsewhere
 from styx_server.services.feed import Feed
+from styx_server.services.giving_back import GivingBack, NobodyEnds
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
 from styx_server.services.info import ServerInformation
+from styx_server.services.instance_views import InstanceViews
 from styx_server.services.interest import PERIOD_SECONDS as INTEREST_SECONDS
 from styx_server.services.interest import Interest
 from styx_server.services.leadership import Leadership, Role, replica_number
@@ -39,6 +41,7 @@ from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_sealing import LogSealing
 from styx_server.services.log_streams import LogStreams
+from styx_server.services.pools import Pools
 from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
 from styx_server.services.retention import Retention
@@ -139,6 +142,9 @@ class App:
             replica_id=identity.replica_id,
         )
         self.removal = Removal(database, self.registry, self.reports, self.news.agents_changed, terms)
+        self.pools = Pools(database, on_change=lambda: None)
+        self.instances = InstanceViews(database, self.clock)
+        self.giving_back = GivingBack(database, self.instances, NobodyEnds())
         self.reaper = Reaper(database, self.reports, self.clock, self.news.agents_changed, terms)
         self.leadership = _leadership(self)
 
@@ -170,6 +176,9 @@ class App:
                 agents=self.agents,
                 removal=self.removal,
                 information=self.information,
+                pools=self.pools,
+                instances=self.instances,
+                giving_back=self.giving_back,
             ),
             self.terms,
         )
