@@ -11,17 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from styx.models import Labels
-
-
-class SpotUse(StrEnum):
-    """Whether a machine may be one that its provider takes back; UNKNOWN says nothing."""
-
-    UNKNOWN = "UNKNOWN"
-    ON_DEMAND = "ON_DEMAND"
-    SPOT = "SPOT"
-    SPOT_WITH_FALLBACK = "SPOT_WITH_FALLBACK"
-    ANY = "ANY"
+from styx.models import Labels, SpotUse
 
 
 class InstanceState(StrEnum):

@@ -23,9 +23,8 @@ from styx.machine_models import (
     OfferPage,
     Plan,
     ProviderCheck,
-    SpotUse,
 )
-from styx.models import TaskSpec
+from styx.models import SpotUse, TaskSpec
 from styx.names import Id
 from styx.spec import TaskOptions, task_spec
 from styx.units import parse_gpus, parse_size

@@ -8,7 +8,8 @@ from typing import Any, TypedDict, Unpack
 
 from styx import ids, names, wire
 from styx.calls import Caller
-from styx.machine_models import Instance, InstancePage, Pool, PoolPage, PoolSpec, Renting, SpotUse
+from styx.machine_models import Instance, InstancePage, Pool, PoolPage, PoolSpec, Renting
+from styx.models import SpotUse
 from styx.names import Id
 from styx.v1 import styx_service_pb2 as pb
 

@@ -38,6 +38,7 @@ MODELS: dict[type, type[Message]] = {
     models.LogPolicy: tasks_pb2.LogPolicy,
     models.LogSummary: tasks_pb2.LogSummary,
     models.LogTime: styx_service_pb2.LogTime,
+    models.MachineWish: tasks_pb2.MachineWish,
     models.Outcome: tasks_pb2.Outcome,
     models.Resources: tasks_pb2.Resources,
     models.RetryPolicy: tasks_pb2.RetryPolicy,
@@ -81,7 +82,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "styx.v1.LogPolicy.WhenFull": models.WhenFull,
     "styx.v1.LogStream": models.LogStream,
     "styx.v1.Outcome.Kind": models.OutcomeKind,
-    "styx.v1.SpotUse": machine_models.SpotUse,
+    "styx.v1.SpotUse": models.SpotUse,
     "styx.v1.Task.State": models.TaskState,
 }
 

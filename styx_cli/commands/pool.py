@@ -133,7 +133,7 @@ def delete(settings: Settings, *, name: str) -> None:
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    from styx.machine_models import SpotUse
+    from styx.models import SpotUse
 
     given = {field: value for field, value in options.items() if value is not None and value != ()}
     if "labels" in given:

@@ -73,8 +73,6 @@ INSTANCE_TRANSITIONS: Final[dict[tuple[InstanceState, InstanceState], frozenset[
     (_S.LAUNCHED, _S.READY): frozenset({_A.JOIN}),
     (_S.LAUNCHED, _S.TERMINATING): frozenset({_A.RENTER, _A.SCALER, _A.USER, _A.SWEEPER}),
     (_S.READY, _S.DRAINING): frozenset({_A.SCALER, _A.USER}),
-    # Work came while it was about to leave.
-    (_S.DRAINING, _S.READY): frozenset({_A.SCALER}),
     (_S.READY, _S.TERMINATING): frozenset({_A.USER, _A.SWEEPER, _A.SCALER}),
     (_S.DRAINING, _S.TERMINATING): frozenset({_A.SCALER, _A.USER, _A.SWEEPER}),
     (_S.TERMINATING, _S.TERMINATED): frozenset({_A.RENTER, _A.SWEEPER}),
@@ -162,7 +160,7 @@ class Instance:
     """One row of what Styx rented.
 
     Attributes:
-        attempt: how often a place was tried for it; each try has its own key and offer.
+        key: the idempotency key of its order.
         cloud_id: empty until the provider has named it.
         agent_id: of the agent that joined from it.
         reason: a stable word for why it is in its state: `capacity`, `idle`, `preempted`, `never_joined`, ...
