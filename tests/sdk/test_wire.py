@@ -59,7 +59,7 @@ def a_model(model: Any) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(model, vars(sys.modules[model.__module__]))
     fields = {name: _later(kind) for name, kind in hints.items()}
     if model is models.Resources:
-        fields["any_of"] = st.just(())
+        fields |= {"any_of": st.just(()), "ordered": st.just(())}
     return st.builds(model, **fields)
 
 
