@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -60,6 +61,7 @@ from styx_server.supervise import Wake, drain, repeat
 from styx_server.telemetry import Metrics
 from styx_server.transport.agent_service import AgentService, AgentUseCases
 from styx_server.transport.auth import Guard
+from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.server import GrpcServer
 from styx_server.transport.styx_service import StyxService, UseCases
 
@@ -130,10 +132,7 @@ class App:
         self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed, terms=terms)
         self.information = _information(self)
         self.removal = Removal(database, self.registry, self.reports, self.news.agents_changed, terms)
-        self.pools = Pools(database, on_change=lambda: None)
-        self.instances = InstanceViews(database, self.clock)
         self.machinery = _machinery(self, rental)
-        self.giving_back = GivingBack(database, self.instances, self.machinery.ender)
         self.reaper = Reaper(database, self.reports, self.clock, self.news.agents_changed, terms)
         self.leadership = _leadership(self)
 
@@ -154,6 +153,16 @@ class App:
         """
         await self.leadership.release()
 
+    @cached_property
+    def desk(self) -> MachineUseCases:
+        """What people can ask about machines."""
+        instances = InstanceViews(self.database, self.clock)
+        return MachineUseCases(
+            pools=Pools(self.database, on_change=lambda: None),
+            instances=instances,
+            giving_back=GivingBack(self.database, instances, self.machinery.ender),
+        )
+
     def grpc_server(self) -> GrpcServer:
         """The gRPC port, not yet listening."""
         public = StyxService(
@@ -165,9 +174,7 @@ class App:
                 agents=self.agents,
                 removal=self.removal,
                 information=self.information,
-                pools=self.pools,
-                instances=self.instances,
-                giving_back=self.giving_back,
+                machines=self.desk,
             ),
             self.terms,
         )
