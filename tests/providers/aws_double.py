@@ -84,9 +84,8 @@ _accounts = count(700_000_000_000)
 _STATES = {
     "pending": MachineState.STARTING,
     "running": MachineState.RUNNING,
-    "stopping": MachineState.ENDING,
+    "stopped": MachineState.RUNNING,
     "shutting-down": MachineState.ENDING,
-    "stopped": MachineState.ENDED,
     "terminated": MachineState.ENDED,
 }
 

@@ -272,11 +272,11 @@ async def test_a_spot_machine_that_styx_gave_back_was_not_taken(aws: AwsMarket) 
     assert (seen.state, seen.reason) == (MachineState.ENDED, "released")
 
 
-async def test_a_machine_that_somebody_stopped_does_not_come_back(aws: AwsMarket) -> None:
+async def test_a_machine_that_somebody_stopped_is_still_there_to_be_given_back(aws: AwsMarket) -> None:
     machine = await aws.provider.rent(order("styx-a1"))
     aws.double.stop(machine.cloud_id)
     [seen] = await aws.provider.list(aws.deployment, REGION)
-    assert (seen.state, seen.reason) == (MachineState.ENDED, "stopped")
+    assert (seen.state, seen.reason) == (MachineState.RUNNING, "stopped")
 
 
 async def test_a_list_with_a_page_missing_is_an_error(aws: AwsMarket) -> None:

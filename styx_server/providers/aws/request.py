@@ -29,9 +29,10 @@ STATES: Final[Mapping[str, MachineState]] = {
     "running": MachineState.RUNNING,
     "shutting-down": MachineState.ENDING,
     "terminated": MachineState.ENDED,
-    # Machines of Styx end when they shut down. One that a person stopped by hand keeps its disk and does not come back.
-    "stopping": MachineState.ENDING,
-    "stopped": MachineState.ENDED,
+    # Only a person or a retirement at Amazon stops a machine: those of Styx end when they shut down. It does nothing,
+    # but it is there and its disk costs money, so it must not pass for one that is gone: it has to be given back.
+    "stopping": MachineState.RUNNING,
+    "stopped": MachineState.RUNNING,
 }
 
 REASONS: Final[Mapping[str, str]] = {
@@ -176,19 +177,23 @@ def machine_of(instance: Mapping[str, Any], region: str) -> CloudMachine:
     """A machine, from an entry of RunInstances or DescribeInstances."""
     tags = tags_of(instance.get("Tags", ()))
     name: str = instance["State"]["Name"]
-    state = STATES[name]
-    code = instance.get("StateReason", {}).get("Code", "")
-    over = state in {MachineState.ENDING, MachineState.ENDED}
     return CloudMachine(
         place=Place(provider=PROVIDER, region=region, zone=instance.get("Placement", {}).get("AvailabilityZone", "")),
         cloud_id=instance["InstanceId"],
-        state=state,
+        state=STATES[name],
         key=tags.get(TAG_KEY, ""),
         tags=tags,
         spot=instance.get("InstanceLifecycle") == "spot",
         create_time=instance.get("LaunchTime"),
-        reason=("stopped" if name.startswith("stop") else REASONS.get(code, code)) if over else "",
+        reason=_reason(name, instance.get("StateReason", {}).get("Code", "")),
     )
+
+
+def _reason(state: str, code: str) -> str:
+    if state.startswith("stop"):
+        return "stopped"
+    # A machine that starts has a reason too: "pending".
+    return REASONS.get(code, code) if state in {"shutting-down", "terminated"} else ""
 
 
 def with_lost_spots(

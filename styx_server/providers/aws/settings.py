@@ -45,7 +45,7 @@ class AwsSettings:
     machine_types: tuple[str, ...] = ()
     disk_bytes: int = DEFAULT_DISK_BYTES
     endpoint_url: str = ""
-    threads: int = 8
+    threads: int = 16
     page_size: int = 1000
     connect_timeout_seconds: float = 5
     read_timeout_seconds: float = 60
