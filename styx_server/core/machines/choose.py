@@ -7,6 +7,7 @@ blocks; `cover.py`, machines for many tasks at once.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ from styx_server.core.machines.offer import MICROS, MachineSize, Offer, Place
 MOST_AT_ONCE: Final = 1000
 """Tasks that need next to nothing still share a machine with no more than these."""
 _GIB: Final = 2**30
+_NO_LIMIT: Final = 2**62
 
 
 class Obstacle(Protocol):
@@ -180,7 +182,7 @@ class Look:
         self._blocked = blocked
         self._alternative = alternative
         # For each reason in words: how many, and the first of them in the book.
-        self._dropped: dict[tuple[DropReason, str], tuple[int, int]] = {}
+        self._dropped: dict[tuple[DropReason, str], list[int]] = {}
         self._place_good = [_is_among(place, need.places) for place in offers.places]
         self.models: list[Model] = []
         """The types whose size will do."""
@@ -219,31 +221,53 @@ class Look:
         ]
         return tuple(sorted(found, key=lambda drop: (-drop.count, _ORDER[drop.reason], drop.words)))
 
-    def _choices(self, models: Iterable[Model]) -> Iterator[tuple[int, Choice]]:
+    def choices(self, start: int = 0) -> Iterator[Choice]:
+        """What will do from position `start` of the book on, in the order of price, whatever is to be avoided."""
+        return (choice for _, choice in self._choices(self.models, start))
+
+    def _choices(self, models: Iterable[Model], start: int = 0) -> Iterator[tuple[int, Choice]]:
         """What passes, in the order of price, with its position in the book."""
-        need, offers, place_of, place_good = self._need, self._offers.offers, self._offers.place_of, self._place_good
+        # The one loop that may see every offer there is: what it asks of each is little, and made ready before.
+        need, book, place_good = self._need, self._offers, self._place_good
+        offers, place_of = book.offers, book.place_of
         unwanted_use = {SpotUse.NEVER: True, SpotUse.ONLY: False}.get(need.spot)
-        most_micros = need.max_price_micros
-        for position in sorted(chain.from_iterable(model.positions for model in models)):
+        most_micros = _NO_LIMIT if need.max_price_micros is None else need.max_price_micros
+        elsewhere = (DropReason.PLACE, f"are not in {_any_of(need.places)}")
+        wrong_use = (DropReason.SPOT, "are spot" if unwanted_use else "are not spot")
+        too_dear = (DropReason.PRICE, f"cost more than {dollars(most_micros)}")
+        positions = sorted(chain.from_iterable([model.positions for model in models]))
+        for position in positions[bisect_left(positions, start) :] if start else positions:
             offer = offers[position]
             if not place_good[place_of[position]]:
-                self._drop((DropReason.PLACE, f"are not in {_any_of(need.places)}"), position)
+                self._drop(elsewhere, position)
             elif offer.spot is unwanted_use:
-                self._drop((DropReason.SPOT, "are spot" if offer.spot else "are not spot"), position)
-            elif most_micros is not None and offer.price_micros > most_micros:
-                self._drop((DropReason.PRICE, f"cost more than {dollars(most_micros)}"), position)
+                self._drop(wrong_use, position)
+            elif offer.price_micros > most_micros:
+                self._drop(too_dear, position)
             else:
-                obstacle = self._blocked(offer)
-                if obstacle is not None and not obstacle.soft:
-                    self._drop((DropReason.BLOCKED, f"are {obstacle.words}"), position)
-                    continue
-                fits = fits_at_once(need, offer.size)
-                avoided = obstacle is not None
-                yield position, Choice(offer=offer, alternative=self._alternative, fits=fits, avoided=avoided)
+                choice = self._judge(position, offer)
+                if choice is not None:
+                    yield position, choice
+
+    def _judge(self, position: int, offer: Offer) -> Choice | None:
+        obstacle = self._blocked(offer)
+        if obstacle is not None and not obstacle.soft:
+            self._drop((DropReason.BLOCKED, f"are {obstacle.words}"), position)
+            return None
+        return Choice(
+            offer=offer,
+            alternative=self._alternative,
+            fits=fits_at_once(self._need, offer.size),
+            avoided=obstacle is not None,
+        )
 
     def _drop(self, key: tuple[DropReason, str], position: int, count: int = 1) -> None:
-        before, first = self._dropped.get(key, (0, position))
-        self._dropped[key] = (before + count, min(first, position))
+        seen = self._dropped.get(key)
+        if seen is None:
+            self._dropped[key] = [count, position]
+        else:
+            seen[0] += count
+            seen[1] = min(seen[1], position)
 
 
 def is_fallback(choice: Choice, need: MachineNeeds) -> bool:

@@ -16,7 +16,7 @@ select id, expire_time from tokens where digest = :digest;
 
 -- name: lock_join_token
 -- A join token that can still be used, locked until the end of the transaction.
-select id, pool, labels from tokens
+select id, pool, labels, instance_id from tokens
 where digest = :digest and kind = 'join' and revoke_time is null and uses < max_uses
     and expire_time > coalesce(:now::timestamptz, now())
 for update;
