@@ -26,7 +26,7 @@ from styx_server.providers.kubernetes.nodes import NODE_PRICE, quantity
 from styx_server.providers.kubernetes.pods import machine_of
 from styx_server.providers.kubernetes.settings import Toleration
 from styx_server.providers.ports import ProviderError
-from tests.providers.kube_double import Doc, amount_of, unknown_fields
+from tests.providers.kube_double import Doc, KubeDouble, amount_of, serve, unknown_fields
 from tests.providers.kubernetes_market import (
     DEPLOYMENT,
     NAMESPACE,
@@ -36,6 +36,7 @@ from tests.providers.kubernetes_market import (
     open_market,
     order,
 )
+from tests.providers.realkube_market import market_at
 from tools.gen_protos import ROOT
 
 GIB = 2**30
@@ -591,6 +592,28 @@ async def test_a_context_with_a_slash_needs_a_short_name(tmp_path: Path) -> None
 async def test_a_region_that_nobody_named_is_said(market: KubernetesMarket) -> None:
     with pytest.raises(ProviderError, match="no cluster is called 'prod'; there are test"):
         await market.provider.list(DEPLOYMENT, "prod")
+
+
+# The market of a real server, tried on the double.
+
+
+async def test_the_market_of_a_real_server_works_on_any_server(tmp_path: Path) -> None:
+    double, inside, outside = KubeDouble(), tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    async with serve(double, outside) as kubeconfig, market_at(kubeconfig, inside) as market:
+        await market.lose_answer()
+        with pytest.raises(ProviderError):
+            await market.provider.rent(order("styx-a1", spot=True))
+        machine = await market.provider.rent(order("styx-a1", spot=True))
+        await market.settle()
+        assert [each.state for each in await market.provider.list(DEPLOYMENT, REGION)] == [MachineState.RUNNING]
+        await market.preempt(machine.cloud_id)
+        assert [each.reason for each in await market.provider.list(DEPLOYMENT, REGION)] == ["preempted"]
+        await market.provider.release(machine.place, machine.cloud_id)
+        assert [(each.key, each.state) for each in await market.ledger()] == [("styx-a1", MachineState.ENDED)]
+        assert await market.provider.offers()
+    assert (double.nodes, double.pods) == ({}, {})
 
 
 # Settings and the manual.
