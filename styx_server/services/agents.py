@@ -212,7 +212,8 @@ class Agents:
         held: dict[int, list[_Held]] = {}
         live = await self._database.fetch("live_attempts_of", agent_ids=[row["id"] for row in rows]) if rows else []
         for row in live:
-            resources = (await self._shapes.get(row["shape_id"])).resources
+            shape = await self._shapes.get(row["shape_id"])
+            resources = shape.choices[row["alternative"] or 0].resources
             held.setdefault(row["agent_id"], []).append(
                 _Held(resources=resources, gpu_indexes=row["gpu_indexes"] or ())
             )

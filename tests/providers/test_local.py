@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -261,6 +262,15 @@ async def test_what_has_ended_is_forgotten_after_an_hour(market: LocalMarket) ->
     folder.note(replace(status, end_time=status.end_time - KEEP_SECONDS))
     assert await market.ledger() == []
     assert os.listdir(market.root / "machines") == []
+
+
+async def test_all_machines_of_a_folder_can_be_ended_at_once(market: LocalMarket) -> None:
+    machines = [await rented(market, key) for key in ("styx-a1", "styx-a2")]
+    words = [sys.executable, "-P", "-m", "styx_server.providers.processes", "end", str(market.root)]
+    ending = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=True)
+    assert ending.stdout == "ended 2 machines\n"
+    for machine in machines:
+        await ends(market, machine, "released")
 
 
 # Nobody else is hurt.

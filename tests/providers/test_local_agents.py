@@ -63,9 +63,10 @@ class RealMachines:
         return [machine.state for machine in self.room.machines()] == [MachineState.ENDED]
 
 
-def control_groups(folder: MachineFolder) -> list[Path]:
-    """Those of a machine's tasks."""
-    return list(Path("/sys/fs/cgroup").rglob(cgroup_name(tag_of(str(folder.agent)))))
+def control_groups(folder: MachineFolder) -> list[str]:
+    """Those of a machine's tasks. Groups of others come and go meanwhile, which only `os.walk` takes well."""
+    name = cgroup_name(tag_of(str(folder.agent)))
+    return [place for place, groups, _ in os.walk("/sys/fs/cgroup") if name in groups]
 
 
 @pytest.fixture

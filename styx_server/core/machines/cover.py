@@ -58,31 +58,50 @@ class Wanted:
         ordered: the first for which there is any offer is taken.
         tasks: how many.
         most_machines: no more than these are rented for them.
+        most_micros: nor do they cost more than this together for an hour; None: no limit.
     """
 
     needs: tuple[MachineNeeds, ...]
     ordered: bool = False
     tasks: int = 1
     most_machines: int = 1
+    most_micros: int | None = None
 
 
 def cover(wanted: Wanted, offers: OfferBook, blocked: Blocked) -> Cover:
     """The machines that take all tasks at once at the least price; at one price, the fewest machines.
 
-    When the machines that are allowed cannot take all, as many as they can, again at the least price.
+    When what is allowed cannot take all, as many as it can, again at the least price.
     """
     if wanted.tasks <= 0 or wanted.most_machines <= 0:
         return Cover()
     choices = _frontier(wanted, offers, blocked)
+    whole = _cheapest(choices, wanted.tasks, wanted.most_machines)
+    limit = wanted.most_micros
+    if limit is None or whole.price_micros <= limit:
+        return whole
+    # Fewer tasks never cost more: look for the most that can be paid.
+    best, least, most = Cover(), 1, whole.covered - 1
+    while least <= most:
+        tasks = (least + most) // 2
+        found = _cheapest(choices, tasks, wanted.most_machines)
+        if found.price_micros <= limit:
+            best, least = found, tasks + 1
+        else:
+            most = tasks - 1
+    return best
+
+
+def _cheapest(choices: Sequence[Choice], tasks: int, most_machines: int) -> Cover:
     if not choices:
         return Cover()
     largest = choices[-1]
-    if largest.fits * wanted.most_machines <= wanted.tasks:
-        return _as_cover(Counter({largest: wanted.most_machines}), wanted.tasks)
-    group = -(-wanted.tasks // EXACT_TASKS)
+    if largest.fits * most_machines <= tasks:
+        return _as_cover(Counter({largest: most_machines}), tasks)
+    group = -(-tasks // EXACT_TASKS)
     items = [(choice.fits // group, choice) for choice in choices if choice.fits >= group]
-    mix = _best_mix(items, -(-wanted.tasks // group), wanted.most_machines)
-    return _as_cover(min([mix, _alike(choices, wanted)], key=_cost), wanted.tasks)
+    mix = _best_mix(items, -(-tasks // group), most_machines)
+    return _as_cover(min([mix, _alike(choices, tasks, most_machines)], key=_cost), tasks)
 
 
 def _frontier(wanted: Wanted, offers: OfferBook, blocked: Blocked) -> list[Choice]:
@@ -163,10 +182,10 @@ def _best_mix_of_few(items: Sequence[tuple[int, Choice]], tasks: int, most_machi
     return mix
 
 
-def _alike(choices: Sequence[Choice], wanted: Wanted) -> Counter[Choice] | None:
+def _alike(choices: Sequence[Choice], tasks: int, most_machines: int) -> Counter[Choice] | None:
     """The best that machines of one offer can do; None: none of them is enough."""
-    counts = [Counter({choice: -(-wanted.tasks // choice.fits)}) for choice in choices]
-    return min((each for each in counts if each.total() <= wanted.most_machines), key=_cost, default=None)
+    counts = [Counter({choice: -(-tasks // choice.fits)}) for choice in choices]
+    return min((each for each in counts if each.total() <= most_machines), key=_cost, default=None)
 
 
 def _cost(mix: Counter[Choice] | None) -> tuple[int, int]:

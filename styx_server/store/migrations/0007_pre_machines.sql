@@ -32,6 +32,16 @@ create table catalog (
     primary key (provider, region, zone, machine_type, gpu_name, gpu_count)
 );
 
+-- Where the rows of each provider in `catalog` come from. They are replaced together, and the version grows each time.
+create table catalog_sources (
+    provider text primary key,
+    source text not null check (source in ('seed', 'provider', 'import')),
+    version bigint not null default 1,
+    entries integer not null check (entries > 0),
+    fetch_time timestamptz not null,
+    replace_time timestamptz not null default now()
+);
+
 create sequence instance_ids as bigint;
 
 create table instances (
@@ -87,6 +97,9 @@ execute function refuse_instance_step();
 
 -- The machine's own join token: good once, for the agent of this instance and nobody else.
 alter table tokens add column instance_id bigint references instances (id);
+
+-- Which of its task's alternatives a live attempt holds; null: the task has none.
+alter table live_attempts add column alternative smallint;
 
 -- What an hour cost, and when. An interval without an end goes on.
 create table instance_prices (
