@@ -195,6 +195,8 @@ class KubeDouble:
                 web.get(f"{core}/namespaces/{{namespace}}/pods/{{name}}", self._get_pod),
                 web.delete(f"{core}/namespaces/{{namespace}}/pods/{{name}}", self._delete_pod),
                 web.post(f"{core}/namespaces/{{namespace}}/secrets", self._post_secret),
+                web.patch(f"{core}/namespaces/{{namespace}}/secrets/{{name}}", self._patch_secret),
+                web.delete(f"{core}/namespaces/{{namespace}}/secrets/{{name}}", self._delete_secret),
                 web.post(f"{core}/namespaces/{{namespace}}/pods/{{name}}/binding", self._bind),
                 web.patch(f"{core}/namespaces/{{namespace}}/pods/{{name}}/status", self._patch_pod),
                 web.post(f"{core}/namespaces/{{namespace}}/serviceaccounts", self._post_anything),
@@ -224,8 +226,13 @@ class KubeDouble:
 
     def _authorize(self, request: web.Request) -> None:
         *_, resource = [part for part in request.path.split("/") if part and part != request.match_info.get("name")]
-        verbs = {"GET": "get" if "name" in request.match_info else "list", "POST": "create", "DELETE": "delete"}
-        verb = verbs.get(request.method, "patch")
+        verbs = {
+            "GET": "get" if "name" in request.match_info else "list",
+            "POST": "create",
+            "DELETE": "delete",
+            "PATCH": "patch",
+        }
+        verb = verbs[request.method]
         namespace = request.match_info.get("namespace", "")
         if resource in {"pods", "secrets", "nodes"} and (verb, resource) in self.denied:
             where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
@@ -318,6 +325,26 @@ class KubeDouble:
         secret["data"] = {**(secret.get("data") or {}), **coded}
         self.secrets[namespace, name] = self.stamp(secret)
         return web.json_response(secret, status=201)
+
+    async def _patch_secret(self, request: web.Request) -> web.Response:
+        assert request.content_type == "application/merge-patch+json"
+        secret, patch = self._found_secret(request), await request.json()
+        assert set(patch) == {"metadata"}, "the data of an immutable secret cannot change"
+        secret["metadata"].update(patch["metadata"])
+        self._touch(secret)
+        return web.json_response(secret)
+
+    async def _delete_secret(self, request: web.Request) -> web.Response:
+        self._found_secret(request)
+        del self.secrets[request.match_info["namespace"], request.match_info["name"]]
+        return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
+    def _found_secret(self, request: web.Request) -> Doc:
+        name = request.match_info["name"]
+        secret = self.secrets.get((request.match_info["namespace"], name))
+        if secret is None:
+            raise Refused(404, "NotFound", f'secrets "{name}" not found')
+        return secret
 
     async def _review_self(self, request: web.Request) -> web.Response:
         review = await request.json()
