@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from styx.errors import InvalidAddress
 from styx.locate import read_address, split_addresses
+from styx_server.providers.registry import NAMES
 
 
 class ConfigError(Exception):
@@ -41,6 +42,7 @@ class Settings:
         tls_cert: PEM file with the certificate chain; together with `tls_key`.
         tls_key: PEM file with the key.
         admin_token: an administrator's token that is chosen instead of made.
+        providers: who machines are rented from; none: nobody.
         lease_scale: all times of the lease are multiplied by it, from 0.05 to 1; every replica must have the same.
     """
 
@@ -62,6 +64,7 @@ class Settings:
     log_format: str = "auto"
     log_level: str = "info"
     die_with_parent: bool = False
+    providers: tuple[str, ...] = ()
 
     @property
     def tls(self) -> bool:
@@ -87,6 +90,7 @@ _HELP: Final[dict[str, str]] = {
     "lease_scale": "multiplies all times of agents' leases, 0.05 to 1; for tests and quick networks (default 1)",
     "log_format": "console, json, or auto: console on a terminal (default auto)",
     "log_level": "debug, info, warning or error (default info)",
+    "providers": f"who machines are rented from, with commas: {', '.join(NAMES)} (default: nobody)",
     "die_with_parent": "stop in order when the parent process ends",
 }
 _FLAGS: Final = ("unsafe_database", "insecure", "die_with_parent")
@@ -178,6 +182,7 @@ def _parse(name: str, raw: object, source: str) -> object:
         "retention_days": _days,
         "lease_scale": _scale,
         "http_addresses": _addresses,
+        "providers": _providers,
         **dict.fromkeys(_FLAGS, _flag),
     }
     text = ",".join(map(str, raw)) if isinstance(raw, list) else str(raw)
@@ -229,6 +234,16 @@ def _addresses(text: str) -> tuple[str, ...]:
         except InvalidAddress as error:
             raise ValueError(str(error)) from None
     return addresses
+
+
+def _providers(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(NAMES)}"
+            raise ValueError(f"names {name}, which is no provider{hint}")
+    return names
 
 
 def _flag(text: str) -> bool:

@@ -20,12 +20,17 @@ import uvicorn
 
 from styx_server import VERSION
 from styx_server.app import App, Identity
+from styx_server.bundle import Shelf
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError, Unavailable
 from styx_server.core.lease import LeaseTerms
+from styx_server.core.machines.terms import MachineTerms
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
+from styx_server.machinery import Rental
+from styx_server.providers.registry import make_provider
 from styx_server.services.leadership import replica_number
+from styx_server.services.machines.intents import Reach
 from styx_server.store.database import Database
 from styx_server.store.opening import DatabaseUnusable, open_database
 from styx_server.store.partitions import make_partitions
@@ -64,7 +69,14 @@ async def serve(settings: Settings) -> None:
         row = await database.fetch_row("get_deployment")
         assert row is not None
         identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=replica_id, address=address)
-        await _run(settings, App(database, identity, LeaseTerms.scaled(settings.lease_scale)), embedded, stop)
+        rental = Rental(
+            providers={name: make_provider(name, settings.data_dir) for name in settings.providers},
+            terms=MachineTerms.scaled(settings.lease_scale),
+        )
+        for provider in rental.providers.values():
+            stack.push_async_callback(provider.close)
+        app = App(database, identity, LeaseTerms.scaled(settings.lease_scale), rental)
+        await _run(settings, app, embedded, stop)
 
 
 async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
@@ -154,7 +166,12 @@ class _Uvicorn(uvicorn.Server):
 
 def _http_server(settings: Settings, app: App, grpc_port: int) -> tuple[_Uvicorn, socket.socket]:
     config = uvicorn.Config(
-        make_app(app.health, app.metrics_text, lambda: _discovery(settings, app, grpc_port)),
+        make_app(
+            app.health,
+            app.metrics_text,
+            lambda: _discovery(settings, app, grpc_port),
+            Shelf(settings.data_dir).find,
+        ),
         host=settings.host,
         port=settings.http_port,
         log_config=None,
@@ -194,7 +211,7 @@ async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port:
     # An address that stands for all of them is no address to dial.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     host = f"[{reachable}]" if ":" in reachable else reachable
-    document = {
+    document: dict[str, Any] = {
         "http": f"{'https' if settings.tls else 'http'}://{host}:{http_port}",
         "grpc": f"{host}:{grpc_port}",
         "http_addresses": list(settings.http_addresses),
@@ -203,6 +220,7 @@ async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port:
         "version": VERSION,
         "deployment_id": str(app.identity.deployment_id),
     }
+    app.machinery.intents.reach = Reach(server_urls=settings.http_addresses or (document["http"],))
     path = _endpoint_file(settings)
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(document, indent=2) + "\n", "utf-8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -73,6 +73,7 @@ class FakeAgent:
     interests: list[list[Fence]] = field(default_factory=list)
     endings: list[str] = field(default_factory=list)
     session: Session | None = None
+    says: Mapping[str, str] = field(default_factory=dict)
 
     def welcome(self, epoch: int, verdicts: tuple[Verdict, ...]) -> None:
         self.welcomes.append((epoch, verdicts))
@@ -100,7 +101,7 @@ class FakeAgent:
             last_epoch=self.last_epoch,
             version="0.1.0",
             capacity=self.capacity,
-            labels={},
+            labels=self.says,
             facts={},
             isolation="cgroup",
             held=held,
@@ -183,10 +184,12 @@ class Server:
         assert isinstance(self.app.database, GatedDatabase)
         return self.app.database
 
-    async def join(self, *, pool: str = "default", **changes: Any) -> FakeAgent:
-        """A new agent, not yet connected."""
+    async def join(
+        self, *, pool: str = "default", labels: Mapping[str, str] | None = None, **changes: Any
+    ) -> FakeAgent:
+        """A new agent, not yet connected; `labels` are those of its join token."""
         token = f"styx_join_{new_secret()}"
-        wanted = NewJoinToken(token=token, max_uses=1, ttl=timedelta(minutes=1), pool=pool, labels={})
+        wanted = NewJoinToken(token=token, max_uses=1, ttl=timedelta(minutes=1), pool=pool, labels=labels or {})
         await self.app.agents.make_join_token(wanted, ONCE)
         agent_id = await self.app.agents.join(token, "test", digest(new_secret()), "0.1.0")
         return FakeAgent(self, agent_id, **changes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from styx_server.core.machines.instance import CloudMachine, InstanceId, InstanceState
-from styx_server.core.machines.offer import Offer
+from styx_server.core.machines.offer import Offer, Place
 from styx_server.core.machines.pool import PoolSpec
 from styx_server.core.machines.refusal import RefusalKind
 from styx_server.core.machines.scale import Choice, Rent, Room
@@ -42,6 +42,9 @@ class Bazaar:
 
     async def granted(self, offer: Offer) -> None:
         assert offer == self.offer
+
+    async def preempted(self, place: Place) -> None:
+        assert place == self.offer.place
 
     def cover(self, shape: Shape, pool: PoolSpec, count: int, room: Room) -> Choice:
         del pool
@@ -89,10 +92,10 @@ class Shop:
             providers={"cloud": self.cloud},
             market=market,
             memory=self.bazaar,
-            reach=Reach(server_urls=("http://127.0.0.1:1",)),
             terms=self.terms,
         )
         self.machinery = Machinery(around, world)
+        self.machinery.intents.reach = Reach(server_urls=("http://127.0.0.1:1",))
         self.worker = asyncio.get_running_loop().create_task(self.machinery.renting.run())
 
     async def die(self) -> None:

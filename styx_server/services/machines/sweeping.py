@@ -15,7 +15,8 @@ from styx_server.core.machines.instance import CloudMachine, InstanceId, Instanc
 from styx_server.core.machines.sweep import Comparison, KnownMachine, compare
 from styx_server.core.machines.terms import MachineTerms
 from styx_server.providers.ports import Provider, ProviderError
-from styx_server.services.machines.ends import Ends
+from styx_server.services.machines.ends import PREEMPTED, Ends
+from styx_server.services.machines.renting import Memory
 from styx_server.store.database import Database, Row
 
 _log = structlog.get_logger()
@@ -31,11 +32,18 @@ class Sweeping:
     """
 
     def __init__(
-        self, database: Database, providers: Mapping[str, Provider], ends: Ends, deployment: str, terms: MachineTerms
+        self,
+        database: Database,
+        providers: Mapping[str, Provider],
+        ends: Ends,
+        memory: Memory,
+        deployment: str,
+        terms: MachineTerms,
     ) -> None:
         self._database = database
         self._providers = providers
         self._ends = ends
+        self._memory = memory
         self._deployment = deployment
         self._terms = terms
         self._alarms: dict[tuple[str, str], str] = {}
@@ -84,8 +92,12 @@ class Sweeping:
         await self._database.execute(
             "note_listed", provider=provider, region=region, ids=list(seen.there), theres=list(seen.there.values())
         )
+        places = {machine.key: machine.place for machine in listed}
         for gone in seen.gone:
-            await self._ends.confirm(known[gone.instance_id], gone.reason)
+            row = known[gone.instance_id]
+            if gone.reason == PREEMPTED and row["key"] in places:
+                await self._memory.preempted(places[row["key"]])
+            await self._ends.confirm(row, gone.reason)
         for machine in seen.back:
             _log.warning("machine_back", key=machine.key, cloud_id=machine.cloud_id)
         await self._end(provider, [*seen.back, *await self._nobodys(provider, region, seen)])
