@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import fields, replace
@@ -26,6 +27,7 @@ from styx_server.providers.kubernetes.nodes import NODE_PRICE, quantity
 from styx_server.providers.kubernetes.pods import machine_of
 from styx_server.providers.kubernetes.settings import Toleration
 from styx_server.providers.ports import ProviderError
+from tests.providers.conftest import MARKETS
 from tests.providers.kube_double import Doc, KubeDouble, amount_of, serve, unknown_fields
 from tests.providers.kubernetes_market import (
     DEPLOYMENT,
@@ -36,7 +38,7 @@ from tests.providers.kubernetes_market import (
     open_market,
     order,
 )
-from tests.providers.realkube_market import market_at
+from tests.providers.real_kubernetes import market_at
 from tools.gen_protos import ROOT
 
 GIB = 2**30
@@ -603,6 +605,12 @@ async def test_a_region_that_nobody_named_is_said(market: KubernetesMarket) -> N
 
 
 # The market of a real server, tried on the double.
+
+
+def test_a_real_server_is_tested_where_one_is_named() -> None:
+    if not os.environ.get("STYX_TEST_KUBECONFIG"):
+        pytest.skip("STYX_TEST_KUBECONFIG names no kubeconfig of a kube-apiserver to run test_behaviour.py against")
+    assert "kubernetes-real" in MARKETS
 
 
 async def test_the_market_of_a_real_server_works_on_any_server(tmp_path: Path) -> None:
