@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from uuid import UUID
 
 from styx_server import VERSION
 from styx_server.clock import SystemClock
@@ -34,11 +32,12 @@ from styx_server.services.feed import Feed
 from styx_server.services.giving_back import GivingBack
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
+from styx_server.services.identity import Identity
 from styx_server.services.info import ServerInformation
 from styx_server.services.instance_views import InstanceViews
 from styx_server.services.interest import PERIOD_SECONDS as INTEREST_SECONDS
 from styx_server.services.interest import Interest
-from styx_server.services.leadership import Leadership, Role, replica_number
+from styx_server.services.leadership import Leadership, Role
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_sealing import LogSealing
@@ -64,24 +63,6 @@ from styx_server.transport.auth import Guard
 from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.server import GrpcServer
 from styx_server.transport.styx_service import StyxService, UseCases
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Which database this is, and which process.
-
-    Attributes:
-        address: where the database is, as `database.connect` takes it.
-    """
-
-    deployment_id: UUID
-    replica_id: UUID
-    address: dict[str, Any]
-
-    @property
-    def number(self) -> int:
-        """The server's number in locks, notes and events."""
-        return replica_number(self.replica_id)
 
 
 class App:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from styx_server.core.machines.infra import parse_infra
 from styx_server.core.machines.needs import MachineWish, SpotUse
 from styx_server.core.machines.offer import Place
+from styx_server.core.placement.capacity import Gpu
 from styx_server.core.placement.fleet import Fleet
-from styx_server.core.placement.machine import MachineKind, machine_kind
+from styx_server.core.placement.machine import MachineKind, PoolSays, machine_kind
 from styx_server.core.placement.plan import Plan, plan_round
 from styx_server.core.states import Reason
 from styx_server.core.task import Resources, Shape, any_shape_of
@@ -22,6 +24,7 @@ from tests.support.builders import GIB, a_capacity, a_shape, a_waiting, some_gpu
 L4 = Place(provider="gcp", region="us-central1", zone="us-central1-a")
 RENTED = MachineKind(place=L4, machine_type="g2-standard-4", arch="x86_64")
 SPOT = MachineKind(place=L4, machine_type="g2-standard-4", arch="x86_64", spot=True)
+ARM = MachineKind(place=Place(provider="aws", region="us-east-1"), machine_type="t4g.small", arch="arm64")
 OWN = MachineKind(arch="arm64")
 
 
@@ -53,6 +56,11 @@ def wanting(says: MachineWish, **need: Any) -> Shape:
         (wish(arch="arm64"), OWN, ""),
         (wish(arch="arm64"), RENTED, "architecture arm64"),
         (wish(arch="x86_64"), MachineKind(), "architecture x86_64"),
+        # Who says nothing is given what would be rented for him, but may run on any machine that joined by itself.
+        (wish(), ARM, "architecture x86_64"),
+        (wish(arch="arm64"), ARM, ""),
+        (wish(machine_types=("t4g.small",)), ARM, ""),
+        (wish(), replace(ARM, pool=PoolSays(types=True)), ""),
         # Exact sizes and prices say what to rent; a machine that is there is not asked.
         (wish(cpus_exact=True, memory_exact=True, max_price_micros=1), RENTED, ""),
     ],
@@ -64,8 +72,8 @@ def test_a_machine_meets_a_wish_or_says_what_it_lacks(says: MachineWish, kind: M
 @pytest.mark.parametrize("pool_says", list(SpotUse))
 @pytest.mark.parametrize("says", [None, *SpotUse])
 def test_only_who_wants_it_gets_a_machine_that_may_be_taken_back(says: SpotUse | None, pool_says: SpotUse) -> None:
-    spot = MachineKind(place=L4, spot=True, pool_spot=pool_says)
-    kept = MachineKind(place=L4, pool_spot=pool_says)
+    spot = MachineKind(place=L4, spot=True, pool=PoolSays(spot=pool_says))
+    kept = MachineKind(place=L4, pool=PoolSays(spot=pool_says))
     shape = wanting(wish(spot=says))
     assert (some_slots(kind=spot).lacks(shape) == "") == ((says or pool_says) is not SpotUse.NEVER)
     # What a pool prefers to rent is no reason to leave a machine idle that it has.
@@ -82,15 +90,15 @@ def test_a_kind_is_made_of_what_the_server_gave_and_not_of_what_the_agent_says()
         "styx/arch": "x86_64",
         "team": "blue",
     }
-    assert machine_kind(given_by_server, {"arch": "aarch64", "styx/spot": "false"}, SpotUse.NEVER) == SPOT
-    assert machine_kind({"team": "blue"}, {"arch": "aarch64"}, SpotUse.NEVER) == OWN
-    assert machine_kind({}, {}, SpotUse.ANY) == MachineKind(pool_spot=SpotUse.ANY)
+    assert machine_kind(given_by_server, {"arch": "aarch64", "styx/spot": "false"}, PoolSays()) == SPOT
+    assert machine_kind({"team": "blue"}, {"arch": "aarch64"}, PoolSays()) == OWN
+    assert machine_kind({}, {}, PoolSays(spot=SpotUse.ANY)) == MachineKind(pool=PoolSays(spot=SpotUse.ANY))
 
 
 def test_accelerators_are_counted_and_given_by_their_memory_too() -> None:
-    gpus = (*some_gpus("NVIDIA A100-SXM4-80GB"), *(g for g in some_gpus("T4", "NVIDIA A100-SXM4-80GB")[1:]))
-    small = tuple(type(gpu)(index=gpu.index + 2, name="Tesla T4", memory_bytes=16 * GIB) for gpu in gpus)
-    agent = some_slots(total=a_capacity(gpus=(*small, *gpus)))
+    large = some_gpus("NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-80GB")
+    small = tuple(Gpu(index=index, name="Tesla T4", memory_bytes=16 * GIB) for index in (2, 3))
+    agent = some_slots(total=a_capacity(gpus=(*small, *large)))
     shape = wanting(wish(gpu_memory_bytes=40 * GIB), gpu_count=2)
     assert agent.lacks(wanting(wish(gpu_memory_bytes=40 * GIB), gpu_count=3)) == "3 gpus of 40 GiB"
     assert agent.lacks(shape) == ""
@@ -171,7 +179,7 @@ def test_what_is_impossible_is_not_told_while_something_is_possible() -> None:
     assert "aws" not in text
 
 
-KINDS = st.sampled_from([RENTED, SPOT, OWN, MachineKind()])
+KINDS = st.sampled_from([RENTED, SPOT, ARM, OWN, MachineKind()])
 WISHES = st.builds(
     MachineWish,
     places=st.lists(st.sampled_from([parse_infra(text) for text in ("gcp", "aws", "static", "*/us-central1")])).map(
@@ -199,4 +207,5 @@ def test_nobody_is_placed_where_he_must_not_and_nobody_who_fits_is_left(
     for shape in plan.blocked:
         for agent in fleet.agents.values():
             assert not any(not agent.lacks(choice) and agent.fits_now(choice) for choice in shape.choices)
-    assert len(plan.placements) + sum(shape in plan.blocked for shape in shapes) == len(shapes)
+    placed = {placement.task.task_id for placement in plan.placements}
+    assert all(shape in plan.blocked for number, shape in enumerate(shapes, 1) if number not in placed)

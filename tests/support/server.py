@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 from structlog.testing import capture_logs
 
-from styx_server.app import App, Identity
+from styx_server.app import App
 from styx_server.clock import now
 from styx_server.core.errors import StyxError
 from styx_server.core.placement.capacity import Capacity
@@ -39,6 +39,7 @@ from styx_server.embedded import PostgresAddress
 from styx_server.ids import new_secret, new_uuid
 from styx_server.services.access import digest
 from styx_server.services.agents import NewJoinToken
+from styx_server.services.identity import Identity
 from styx_server.services.leadership import replica_number
 from styx_server.services.log_codec import Codec
 from styx_server.services.log_intake import Append, Stored

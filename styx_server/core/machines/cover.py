@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from styx_server.core.machines.book import Model, OfferBook, order_of
@@ -160,12 +161,10 @@ def _best_mix_of_few(items: Sequence[tuple[int, Choice]], tasks: int, most_machi
     for _ in range(most_machines):
         before, cost = cost, list(cost)
         picked: list[int | None] = [None] * (tasks + 1)
-        for index, (fits, choice) in enumerate(items):
-            price = choice.offer.price_micros
-            for left in range(1, tasks + 1):
-                with_it = before[max(0, left - fits)] + price
-                if with_it < cost[left]:
-                    cost[left], picked[left] = with_it, index
+        for left, (index, (fits, choice)) in product(range(1, tasks + 1), enumerate(items)):
+            with_it = before[max(0, left - fits)] + choice.offer.price_micros
+            if with_it < cost[left]:
+                cost[left], picked[left] = with_it, index
         if cost == before:
             break
         layers.append(picked)
