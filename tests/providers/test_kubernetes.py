@@ -210,7 +210,7 @@ async def test_a_secret_without_a_pod_goes_when_the_machine_is_released(market: 
 )
 async def test_a_pod_of_somebody_else_is_not_taken_for_ours(market: KubernetesMarket, labels: dict[str, str]) -> None:
     market.double.add_pod(NAMESPACE, "styx-a1", labels=labels)
-    with pytest.raises(ProviderError, match="kubernetes_namespace") as caught:
+    with pytest.raises(ProviderError, match="namespace of its own") as caught:
         await market.provider.rent(order("styx-a1"))
     assert caught.value.code == "Foreign"
     assert market.double.secrets == {}
@@ -594,7 +594,7 @@ async def test_a_context_with_a_slash_needs_a_short_name(tmp_path: Path) -> None
     async with open_market(tmp_path, contexts={}) as market:
         kubeconfig = tmp_path / "kubeconfig"
         kubeconfig.write_text(kubeconfig.read_text().replace('"test"', '"arn:aws:eks:us-east-1:1:cluster/a"'))
-        with pytest.raises(ProviderError, match="kubernetes_contexts") as caught:
+        with pytest.raises(ProviderError, match="setting `contexts`") as caught:
             await market.provider.rent(order("styx-a1"))
         assert caught.value.scope is Scope.PROVIDER
 
