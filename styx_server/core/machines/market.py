@@ -11,11 +11,11 @@ from styx_server.core.machines.choose import dollars, nothing_blocked, rank
 from styx_server.core.machines.cover import Wanted, cover
 from styx_server.core.machines.failover import Block, Blocks
 from styx_server.core.machines.infra import Contradiction, needs_of
-from styx_server.core.machines.needs import MachineNeeds
+from styx_server.core.machines.needs import ANY_MACHINE, MachineNeeds
 from styx_server.core.machines.offer import Offer
 from styx_server.core.machines.pool import PoolSpec
 from styx_server.core.machines.scale import Choice, Room
-from styx_server.core.task import ANY_MACHINE, Resources, Shape
+from styx_server.core.task import Resources, Shape
 
 _TOLD: Final = 3
 """So many refusals are told to who waits."""

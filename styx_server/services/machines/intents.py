@@ -160,4 +160,5 @@ def machine_labels(instance_id: InstanceId, offer: Offer) -> Mapping[str, str]:
         reserved.MACHINE_TYPE: offer.machine_type,
         reserved.SPOT: "true" if offer.spot else "false",
         reserved.ARCH: offer.size.arch,
+        reserved.GPU_MEMORY: str(offer.size.gpu_memory_bytes),
     }
