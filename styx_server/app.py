@@ -20,21 +20,22 @@ from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.states import TaskState
 from styx_server.core.task import AgentId, TaskId
+from styx_server.desk import Behind, build_desk
 from styx_server.loops.reap import Reaper
 from styx_server.loops.retire import PERIOD_SECONDS as RETIRE_PERIOD_SECONDS
 from styx_server.loops.retire import Retirer
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.assigning import Assigning, Outward
+from styx_server.services.catalog import Catalog
 from styx_server.services.delivery import PERIOD_SECONDS as DELIVERY_SECONDS
 from styx_server.services.delivery import Delivery
 from styx_server.services.elsewhere import Elsewhere
 from styx_server.services.feed import Feed
-from styx_server.services.giving_back import GivingBack, NobodyEnds
+from styx_server.services.giving_back import NobodyEnds
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
 from styx_server.services.info import ServerInformation
-from styx_server.services.instance_views import InstanceViews
 from styx_server.services.interest import PERIOD_SECONDS as INTEREST_SECONDS
 from styx_server.services.interest import Interest
 from styx_server.services.leadership import Leadership, Role, replica_number
@@ -42,7 +43,6 @@ from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_sealing import LogSealing
 from styx_server.services.log_streams import LogStreams
-from styx_server.services.pools import Pools
 from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
 from styx_server.services.retention import Retention
@@ -167,12 +167,16 @@ class App:
     @cached_property
     def desk(self) -> MachineUseCases:
         """What people can ask about machines."""
-        instances = InstanceViews(self.database, self.clock)
-        return MachineUseCases(
-            pools=Pools(self.database, on_change=lambda: None),
-            instances=instances,
-            giving_back=GivingBack(self.database, instances, NobodyEnds()),
+        behind = Behind(
+            database=self.database,
+            clock=self.clock,
+            shapes=self.shapes,
+            ends=NobodyEnds(),
+            providers={},
+            catalog=Catalog(self.database, self.clock, regions={}),
+            on_pools=lambda: None,
         )
+        return build_desk(behind)
 
     def grpc_server(self) -> GrpcServer:
         """The gRPC port, not yet listening."""
