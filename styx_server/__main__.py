@@ -1,11 +1,12 @@
 """`styx-server`: runs the control plane.
 
 `styx-server database` runs the embedded database alone, for several servers on one machine; `styx-server check-config`
-shows the settings and where each came from.
+shows the settings and where each came from; `styx-server bundle` packs the agent for rented machines.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import ctypes
 import gc
@@ -14,7 +15,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import fields
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
@@ -38,7 +39,10 @@ _MAPPED_BYTES: Final = 2 << 20
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script."""
     words = sys.argv[1:] if arguments is None else arguments
-    order = words[0] if words[:1] in (["check-config"], ["database"]) else "serve"
+    order = words[0] if words[:1] in (["check-config"], ["database"], ["bundle"]) else "serve"
+    variants: list[tuple[str, str]] = []
+    if order == "bundle":
+        variants, words = _variants(words)
     try:
         sourced = load(words if order == "serve" else words[1:], os.environ)
         armed = failpoints.arm(os.environ)
@@ -47,6 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(_USAGE_ERROR) from None
     if order == "check-config":
         _show(sourced)
+        return
+    if order == "bundle":
+        _bundle(sourced.settings, variants)
         return
     _run(order, sourced.settings, armed)
 
@@ -87,6 +94,10 @@ def _fail(error: BaseException) -> None:
 
     if not isinstance(error, (StartError, OSError)) and type(error).__module__.startswith("builtins"):
         raise error
+    _fail_plainly(error)
+
+
+def _fail_plainly(error: BaseException) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(1)
 
@@ -112,11 +123,44 @@ def _die_with_parent() -> None:
             raise SystemExit("error: the parent process has ended already")
 
 
+def _variants(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """For which Pythons and processors libraries are wanted; the other words are settings."""
+    parser = argparse.ArgumentParser(
+        prog="styx-server bundle",
+        description="Packs the agent for rented machines, and fetches its libraries for other versions of Python. "
+        "Takes the settings of `styx-server` too.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--python", metavar="VERSIONS", default="", help="with commas, for example 3.11,3.12,3.13")
+    parser.add_argument("--arch", metavar="NAMES", default="x86_64", help="x86_64, arm64 or both (default x86_64)")
+    options, others = parser.parse_known_args(words[1:])
+    pythons = [python for python in options.python.split(",") if python]
+    return [(python, arch) for python in pythons for arch in options.arch.split(",")], [words[0], *others]
+
+
+def _bundle(settings: Settings, variants: list[tuple[str, str]]) -> None:
+    from styx_server.bundle import BundleError, Shelf, wheels
+
+    shelf = Shelf(settings.data_dir)
+    try:
+        for python, arch in variants:
+            wheels.fetch(shelf.wheels, python, arch)
+        digest = shelf.digest()
+    except (BundleError, OSError) as error:
+        _fail_plainly(error)
+    print(f"{digest}  {' '.join(shelf.variants())}")
+
+
 def _show(sourced: Sourced) -> None:
     for field in fields(Settings):
+        if field.name not in sourced.sources:
+            continue
         value = getattr(sourced.settings, field.name)
         shown = "***" if field.name in _SECRET and value else ",".join(value) if isinstance(value, tuple) else value
         print(f"{field.name:16} {shown!s:40} {sourced.sources[field.name]}")
+    for name, table in sourced.settings.provider_tables.items():
+        for key, value in table.items():
+            print(f"[{name}] {key:{max(0, 13 - len(name))}} {value!s:40} file")
 
 
 if __name__ == "__main__":

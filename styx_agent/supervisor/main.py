@@ -31,6 +31,7 @@ from styx_agent.supervisor.wire import VERSION, Message, dial
 from styx_agent.supervisor.workplaces import Workplaces
 
 LOCK_NAME = "supervisor.lock"
+BUSY_NAME = "busy"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LOCK_WAIT_SECONDS = 0.05
 _LOCK_TRIES = 1400
@@ -118,6 +119,7 @@ class Supervisor:
         self._idle: Timer | None = None
         self._door = Door(directory, self._reactor, self._on_message, self._welcome, self._watch_idle)
         self._watch_idle()
+        self._note_work()
 
     def run(self) -> None:
         """Goes round until nobody needs it."""
@@ -186,6 +188,13 @@ class Supervisor:
         if self._idle is not None:
             self._idle.cancel()
         self._idle = self._reactor.call_after(self._idle_micros, self._look_idle)
+
+    def _note_work(self) -> None:
+        """Says on disk that something runs here, for a dead-man that would end the machine."""
+        self._reactor.call_after(self._idle_micros, self._note_work)
+        if self._warden.live_count:
+            with contextlib.suppress(OSError), open(f"{self._directory}/{BUSY_NAME}", "w", encoding="ascii"):
+                os.utime(f"{self._directory}/{BUSY_NAME}")
 
     def _look_idle(self) -> None:
         if self._door.has_link or self._warden.live_count:

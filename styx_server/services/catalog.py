@@ -32,8 +32,8 @@ from styx_server.services.tasks import Mutation, claim
 from styx_server.store.catalog_rows import CATALOG_COLUMNS, CatalogKey, catalog_entry, catalog_key, catalog_record
 from styx_server.store.database import Database, Row, Transaction
 
-_PAGE: Final = 5_000
-"""Rows that are read at once: decoding more would hold the event loop."""
+_PART: Final = 1_000
+"""Rows that are read or written at once: more would hold the event loop for too long."""
 _FEW_ENTRIES: Final = 50
 _LEAST_SHARE: Final = 0.5
 _FIRST: Final[CatalogKey] = ("", "", "", "", -1)
@@ -138,8 +138,11 @@ class Catalog:
                 entries = seed.entries(provider)
                 async with self._database.transaction() as transaction:
                     values = _source_values(provider, "seed", entries)
-                    if await transaction.fetch("insert_catalog_source", **values):
+                    planted = await transaction.fetch("insert_catalog_source", **values)
+                    if planted:
                         await _copy(transaction, entries)
+                if planted:
+                    _log.info("catalog_replaced", provider=provider, source="seed", entries=len(entries))
 
     async def sources(self) -> list[Source]:
         """Where what is known comes from, also of providers that are not configured any more."""
@@ -194,8 +197,7 @@ class Catalog:
         """
         shelf = await self._read()
         start = _position(after, shelf.book) if after else 0
-        look = Look(wanted, shelf.book, nothing_blocked)
-        offers = [choice.offer for choice in islice(look.choices(start), count + 1)]
+        offers = await asyncio.to_thread(_first, wanted, shelf.book, start, count + 1)
         return OfferPage(
             offers=tuple(_listed(offer, shelf) for offer in offers[:count]),
             after=_cursor(offers[count - 1]) if len(offers) > count else "",
@@ -219,8 +221,7 @@ class Catalog:
     async def _replace(
         self, provider: str, source: str, entries: Sequence[CatalogEntry], mutation: Mutation | None
     ) -> Replaced:
-        # What is there twice counts once: the key is what an offer is told by.
-        unique = list({catalog_key(entry): entry for entry in entries}.values())
+        unique = await asyncio.to_thread(_unique, entries)
         async with self._database.transaction() as transaction:
             if mutation is None or await claim(transaction, mutation):
                 await transaction.execute("upsert_catalog_source", **_source_values(provider, source, unique))
@@ -258,11 +259,11 @@ class Catalog:
                 machine_type=machine_type,
                 gpu_name=gpu_name,
                 gpu_count=gpu_count,
-                count=_PAGE,
+                count=_PART,
             )
             entries = [catalog_entry(provider, row) for row in rows]
             offers += offers_of(entry for entry in entries if not regions or entry.place.region in regions)
-            after = catalog_key(entries[-1]) if len(entries) == _PAGE else None
+            after = catalog_key(entries[-1]) if len(entries) == _PART else None
         return offers
 
 
@@ -288,8 +289,15 @@ def _kept(provider: str, known: Source | None, error: str, code: str = "") -> Re
     return Replaced(provider=provider, entries=known.entries if known else 0, error=error)
 
 
+def _unique(entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
+    """What is there twice counts once: the key is what an offer is told by."""
+    return list({catalog_key(entry): entry for entry in entries}.values())
+
+
 async def _copy(transaction: Transaction, entries: Iterable[CatalogEntry]) -> None:
-    await transaction.copy("catalog", CATALOG_COLUMNS, [catalog_record(entry) for entry in entries])
+    left = iter(entries)
+    while part := [catalog_record(entry) for entry in islice(left, _PART)]:
+        await transaction.copy("catalog", CATALOG_COLUMNS, part)
 
 
 def _source_values(provider: str, source: str, entries: Sequence[CatalogEntry]) -> dict[str, object]:
@@ -299,6 +307,11 @@ def _source_values(provider: str, source: str, entries: Sequence[CatalogEntry]) 
 
 def _source(row: Row) -> Source:
     return Source(**{name: row[name] for name in Source.__slots__})
+
+
+def _first(wanted: MachineNeeds, book: OfferBook, start: int, count: int) -> list[Offer]:
+    look = Look(wanted, book, nothing_blocked)
+    return [choice.offer for choice in islice(look.choices(start), count)]
 
 
 def _listed(offer: Offer, shelf: _Shelf) -> ListedOffer:

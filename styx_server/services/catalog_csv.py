@@ -47,7 +47,21 @@ _COLUMNS: Final = (
 _MOST: Final = Decimal(10_000_000)
 _GIB: Final = 2**30
 _GPU_MIB: Final = re.compile(r"['\"]sizeInMiB['\"]\s*:\s*(\d+)", re.IGNORECASE)
-_ARCHES: Final = {"": "x86_64", "i386": "x86_64", "x86_64": "x86_64", "arm64": "arm64"}
+# Of each, for files that do not say it.
+_GPU_GIB: Final = {
+    "P4": 8,
+    "T4": 16,
+    "V100": 16,
+    "P100": 16,
+    "L4": 24,
+    "A100": 40,
+    "A100-80GB": 80,
+    "H100": 80,
+    "H100-MEGA": 80,
+    "H200": 141,
+    "B200": 180,
+}
+_ARCHES: Final = {"i386": "x86_64", "x86_64": "x86_64", "arm64": "arm64"}
 
 # Families of Google Cloud that come with accelerators, and how the format calls these. Their number is in the name of
 # the type, but for G2.
@@ -69,7 +83,8 @@ _ATTACHED: Final[dict[str, dict[int, int]]] = {
     "P100": {1: 16, 2: 32, 4: 64},
 }
 _TAKES_GPUS: Final = re.compile(r"n1-(standard|highmem|highcpu)-\d+")
-_ARM: Final = re.compile(r"(t2a|c4a|n4a|a4x)-.*")
+# Of Google Cloud, and of AWS (`a1`, `m7g`, `im4gn`, but not `g5`), in files without a column for it.
+_ARM: Final = re.compile(r"(t2a|c4a|n4a|a4x)-.*|a1\..*|[a-z]+\d+g[a-z]*\..*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,17 +207,19 @@ def _line(row: Mapping[str, str]) -> _Line:
         raise _Skip("without a price")
     if not row["Region"].strip():
         raise _Fault("Region is empty")
-    arch = _ARCHES.get((row.get("Arch") or "").strip())
+    usual = "arm64" if _ARM.fullmatch(machine_type) else "x86_64"
+    arch = _ARCHES.get((row.get("Arch") or "").strip() or usual)
     if arch is None:
         raise _Skip(f"{row['Arch'][:20]} machines")
     memory = _GPU_MIB.search(row["GpuInfo"])
+    gpu_memory_bytes = int(memory[1]) * 2**20 if memory else _GPU_GIB.get(gpu_name, 0) * _GIB
     return _Line(
         machine_type=machine_type,
         cpus_milli=_cpus(row, machine_type),
         memory_bytes=int((_number(row, "MemoryGiB") or 0) * _GIB),
         gpu_name=gpu_name,
         gpu_count=int(count),
-        gpu_memory_bytes=int(memory[1]) * 2**20 if memory else 0,
+        gpu_memory_bytes=gpu_memory_bytes,
         price=None if price is None else round(price * MICROS),
         spot_price=None if spot_price is None else round(spot_price * MICROS),
         region=row["Region"].strip(),
@@ -265,7 +282,7 @@ def _of_gcp(lines: Iterable[_Line], skipped: Counter[str]) -> Iterator[tuple[_Li
             else:
                 yield _sum(host, gpu), False
         else:
-            yield replace(host, arch="arm64" if _ARM.fullmatch(host.machine_type) else "x86_64"), False
+            yield host, False
             if _TAKES_GPUS.fullmatch(host.machine_type):
                 yield from ((_sum(host, gpu), True) for gpu in attachable.get(host.zone, ()) if _goesreplace(host, gpu))
 

@@ -18,11 +18,11 @@ from styx_server.core.machines.needs import MachineNeeds
 from styx_server.core.machines.offer import Offer
 from styx_server.core.machines.pool import PoolSpec
 from styx_server.core.placement.capacity import AgentSlots
-from styx_server.core.placement.machine import machine_kind
+from styx_server.core.placement.machine import PoolSays, machine_kind
 from styx_server.core.task import AgentId, Shape
 from styx_server.services.catalog import Catalog
+from styx_server.services.machines.refusals import Refusals
 from styx_server.services.pools import Pools, PoolView
-from styx_server.services.refusals import load_blocks
 from styx_server.store.database import Database
 from styx_server.store.rows import capacity_from_json
 
@@ -77,6 +77,7 @@ class Planning:
         self._catalog = catalog
         self._pools = pools
         self._clock = clock
+        self._refusals = Refusals(database, clock)
 
     async def plan(self, shape: Shape, tasks: int) -> Planned:
         """What would be rented for so many tasks of a shape, if nothing else waited."""
@@ -91,7 +92,8 @@ class Planning:
         except Contradiction as error:
             return Planned(agents=agents, message=f"nothing would be rented: {error}")
         question = _Question(needs=needs, ordered=shape.ordered, tasks=tasks, pool=pool)
-        blocks = await load_blocks(self._database)
+        await self._refusals.read()
+        blocks = self._refusals.blocks
         now = self._clock.now()
         # Tens of thousands of offers take a while, and others are not to wait for it.
         found = await asyncio.to_thread(
@@ -105,6 +107,7 @@ class Planning:
 
     async def _agents_for(self, shape: Shape, spec: PoolSpec) -> tuple[AgentId, ...]:
         rows = await self._database.fetch("list_agents", after=0, count=_AGENTS_SEEN, ids=None)
+        says = PoolSays(spot=spec.spot, types=bool(spec.machine_types))
         found: list[AgentId] = []
         for row in rows:
             slots = AgentSlots(
@@ -112,7 +115,7 @@ class Planning:
                 pool=row["pool"],
                 labels=row["labels"],
                 total=capacity_from_json(row["capacity"]),
-                kind=machine_kind(row["token_labels"], row["facts"], spec.spot),
+                kind=machine_kind(row["token_labels"], row["facts"], says),
             )
             usable = row["connected"] and not row["draining"]
             if usable and any(not slots.lacks(choice) for choice in shape.choices):

@@ -1,10 +1,9 @@
-"""Rows of the catalog and of refusals, to domain values and back. As `rows.py`, for what is rented."""
+"""Rows of the catalog to domain values and back. As `rows.py`, for what there is to rent."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from styx_server.core.machines.failover import Block, BlockKey
 from styx_server.core.machines.offer import CatalogEntry, MachineSize, Place
 from styx_server.store.database import Row
 
@@ -71,30 +70,4 @@ def catalog_entry(provider: str, row: Row) -> CatalogEntry:
         gpus_attached=row["gpus_attached"],
         estimate=row["estimate"],
         fetch_time=row["fetch_time"],
-    )
-
-
-def block_to_row(block: Block) -> dict[str, Any]:
-    """A block as it is stored."""
-    return {
-        **block.key._asdict(),
-        "kind": block.kind,
-        "code": block.code,
-        "message": block.message,
-        "strikes": block.strikes,
-        "time": block.time,
-        "until_time": block.until,
-    }
-
-
-def block_from_row(row: Row) -> Block:
-    """A stored block."""
-    return Block(
-        key=BlockKey(row["provider"], row["region"], row["zone"], row["machine_type"], row["spot"]),
-        kind=row["kind"],
-        code=row["code"],
-        message=row["message"],
-        strikes=row["strikes"],
-        time=row["time"],
-        until=row["until_time"],
     )

@@ -206,3 +206,18 @@ def test_the_supervisor_is_small(supervisor: SupervisorDriver) -> None:
     status = Path(f"/proc/{supervisor.welcome['pid']}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     assert resident < 25_000
+
+
+def test_it_is_noted_on_disk_while_something_runs(plain_supervisor: SupervisorDriver, tag: str) -> None:
+    plain_supervisor.flags = ("--idle-seconds", "0.05")
+    plain_supervisor.launch()
+    busy = plain_supervisor.directory / "busy"
+    assert not busy.exists()
+    fence = plain_supervisor.start(f"sleep {tag}")
+    until(busy.exists, "something runs")
+    before = busy.stat().st_mtime_ns
+    until(lambda: busy.stat().st_mtime_ns > before, "it still does")
+    plain_supervisor.say({"op": "stop", "fence": fence, "cause": "CANCEL", "grace_micros": 0})
+    plain_supervisor.ended(fence)
+    busy.unlink()
+    plain_supervisor.outcome(plain_supervisor.start("true"))

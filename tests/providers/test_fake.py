@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from tests.providers.fake_market import QUICK, FakeMarket, open_market
 from tests.support.scripted_server import JOIN_TOKEN, scripted_server
 from tests.support.until import soon, soon_true
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "providers" / "fake.md"
 NOON = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
 
 
@@ -111,6 +115,29 @@ def test_rules_come_back_as_they_were_written(tmp_path: Path) -> None:
     )
     RulesFile(tmp_path).write(rules)
     assert RulesFile(tmp_path).read() == rules
+
+
+def test_the_page_on_it_knows_every_key_and_its_default(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S.*?) \|", PAGE.read_text(), re.MULTILINE)
+    (tmp_path / "cloud.json").write_text(json.dumps({key: json.loads(default) for key, default in rows}))
+    assert {key for key, _ in rows} == {each.name for each in fields(Rules)}
+    assert RulesFile(tmp_path).read() == Rules()
+
+
+def test_the_troubles_of_the_page_can_be_made(tmp_path: Path) -> None:
+    rules = RulesFile(tmp_path)
+    rules.write(Rules())
+    (tmp_path / "machines" / "styx-a1").mkdir(parents=True)
+    [block] = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    for line in block.splitlines():
+        subprocess.run(["sh", "-euc", line], env={"PATH": os.environ["PATH"], "CLOUD": str(tmp_path)}, check=True)
+    assert rules.read() == Rules(
+        stockouts=(Match(region="summit"),),
+        refuse=(Refusal(kind=RefusalKind.QUOTA, times=2),),
+        lose_answers=1,
+        preempt_every_seconds=120,
+    )
+    assert (tmp_path / "machines" / "styx-a1" / "preempt").exists()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,26 @@ def test_old_and_other_machines_of_aws() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("machine_type", "arch"),
+    [
+        ("a1.large", "arm64"),
+        ("m7g.large", "arm64"),
+        ("c6gn.xlarge", "arm64"),
+        ("im4gn.large", "arm64"),
+        ("g5g.xlarge", "arm64"),
+        ("g5.xlarge", "x86_64"),
+        ("g4dn.xlarge", "x86_64"),
+        ("m6i.large", "x86_64"),
+        ("p4de.24xlarge", "x86_64"),
+    ],
+)
+def test_older_files_of_aws_do_not_say_the_architecture_but_the_name_does(machine_type: str, arch: str) -> None:
+    file = a_file(AWS.replace(",Arch", ""), f"{machine_type},,,2.0,8.0,,0.1,0.04,us-east-1,use1-az1")
+    (entry,) = read_csv("aws", file, NOW).entries
+    assert entry.size.arch == arch
+
+
 def test_machines_of_google_cost_what_they_and_their_accelerators_cost_together() -> None:
     assert prices(
         found(
@@ -104,6 +124,8 @@ def test_other_accelerators_of_google_go_with_n1_machines_that_are_not_too_large
         "n1-standard-16 T4:1 us-central1-a": (1_110_000, 300_000),
         "n1-standard-8 :0 us-central1-b": (380_000, 80_000),
     }
+    # What the file does not say of well-known ones is known.
+    assert {entry.size.gpu_memory_bytes for entry in entries if entry.size.gpu_name == "V100"} == {16 * GIB}
     assert [entry.gpus_attached for entry in entries] == [bool(entry.size.gpu_count) for entry in entries]
 
 

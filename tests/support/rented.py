@@ -16,7 +16,6 @@ from tests.support.server import Server
 _INSERT = """
 insert into instances (id, pool, provider, region, zone, machine_type, spot, price_micros, offer, state, key, cloud_id,
     agent_id, create_time, launch_time, end_time, expire_time)
-overriding system value
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::timestamptz, $14, $15,
     $14::timestamptz + interval '7 days')"""
 

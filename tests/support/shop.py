@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from styx_server.core.machines.instance import CloudMachine, InstanceId, InstanceState
-from styx_server.core.machines.offer import Offer
+from styx_server.core.machines.offer import Offer, Place
 from styx_server.core.machines.pool import PoolSpec
 from styx_server.core.machines.refusal import RefusalKind
 from styx_server.core.machines.scale import Choice, Rent, Room
@@ -20,6 +20,7 @@ from styx_server.ids import new_secret
 from styx_server.machinery import Around, Machinery, World
 from styx_server.providers.ports import ProviderError
 from styx_server.services.access import digest
+from styx_server.services.catalog import Catalog
 from styx_server.services.machines.intents import Reach
 from tests.support.cloud import Cloud, an_offer
 from tests.support.server import FakeAgent, Server
@@ -42,6 +43,9 @@ class Bazaar:
 
     async def granted(self, offer: Offer) -> None:
         assert offer == self.offer
+
+    async def preempted(self, place: Place) -> None:
+        assert place == self.offer.place
 
     def cover(self, shape: Shape, pool: PoolSpec, count: int, room: Room) -> Choice:
         del pool
@@ -84,15 +88,20 @@ class Shop:
         async def market() -> Bazaar:
             return self.bazaar
 
+        async def refresh() -> float | None:
+            return None
+
         world = World(
             deployment_id=app.identity.deployment_id,
             providers={"cloud": self.cloud},
+            catalog=Catalog(app.database, app.clock, regions={}),
             market=market,
+            refresh=refresh,
             memory=self.bazaar,
-            reach=Reach(server_urls=("http://127.0.0.1:1",)),
             terms=self.terms,
         )
         self.machinery = Machinery(around, world)
+        self.machinery.intents.reach = Reach(server_urls=("http://127.0.0.1:1",))
         self.worker = asyncio.get_running_loop().create_task(self.machinery.renting.run())
 
     async def die(self) -> None:

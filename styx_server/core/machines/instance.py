@@ -9,6 +9,7 @@ from enum import Enum, IntEnum
 from typing import Final, NewType
 
 from styx_server.core.machines.offer import Offer, Place
+from styx_server.core.machines.refusal import RefusalKind
 from styx_server.core.task import AgentId
 
 InstanceId = NewType("InstanceId", int)
@@ -143,6 +144,9 @@ class CloudMachine:
         cloud_id: the provider's own name for it, unique within provider and region.
         key: the idempotency key of its order, read back from its tags or name; empty: not one of ours.
         reason: why it ended, where the provider says; `preempted` when it took a spot machine back.
+        message: the same for people, in the provider's words.
+        refusal: the provider accepted the order, and it has turned out since that the machine does not come up: a
+            cluster without room, an image that is not there. To be taken as the refusal of the order, and released.
     """
 
     place: Place
@@ -153,6 +157,8 @@ class CloudMachine:
     spot: bool = False
     create_time: datetime | None = None
     reason: str = ""
+    message: str = ""
+    refusal: RefusalKind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

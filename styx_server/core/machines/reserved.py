@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 PREFIX: Final = "styx/"
+INSTANCE: Final = "styx/instance"
 PROVIDER: Final = "styx/provider"
 REGION: Final = "styx/region"
 ZONE: Final = "styx/zone"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from styx_server.core.machines.instance import InstanceId, InstanceState
-from styx_server.core.machines.offer import MICROS, MachineSize, Offer
+from styx_server.core.machines.offer import MachineSize, Offer
 from styx_server.core.machines.pool import PoolSpec
 from styx_server.core.task import Resources, Shape
 
@@ -254,11 +254,6 @@ def fitting(need: Resources, cpus_milli: int, memory_bytes: int, gpus: int) -> i
     if need.gpu_count:
         counts.append(gpus // need.gpu_count)
     return min(counts)
-
-
-def dollars(micros: int) -> str:
-    """A price for people: cents, and more digits where it is less than a dime."""
-    return f"${micros / MICROS:.2f}" if micros >= MICROS // 10 or not micros else f"${micros / MICROS:.4f}"
 
 
 def _machines(count: int) -> str:

@@ -208,7 +208,9 @@ def finish(folder: MachineFolder, reason: str, wait: kin.Wait) -> None:
     """Ends everything, and says so: nothing of the machine is left but what it was and why it ended."""
     kin.end_all(folder.agent, os.getpid(), wait)
     folder.empty()
-    folder.note(status_of(MachineState.ENDED, reason))
+    # Where it cannot be said, because the disk is full, the next who looks finds the lock free and has it said again.
+    with contextlib.suppress(OSError):
+        folder.note(status_of(MachineState.ENDED, reason))
 
 
 def status_of(state: MachineState, reason: str) -> Status:

@@ -174,7 +174,8 @@ class MachineRoom:
                 os.close(lock)
 
     def _ask(self, cloud_id: str, what: Callable[[MachineFolder], None]) -> None:
-        with self._as_provider_errors(f"{cloud_id} cannot be told to end"):
+        with self._as_provider_errors(f"{cloud_id} cannot be told to end"), contextlib.suppress(FileNotFoundError):
+            # What is not found has ended so long ago that somebody removes it just now.
             folder = self.folder_of(cloud_id)
             if folder is None or folder.status().state is MachineState.ENDED:
                 return

@@ -5,7 +5,7 @@ The limits of the pool are checked in that transaction, under a lock, so two ser
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -15,6 +15,7 @@ import structlog
 from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
+from styx_server.core.machines import reserved
 from styx_server.core.machines.instance import (
     TAG_DEPLOYMENT,
     TAG_EXPIRES,
@@ -29,8 +30,10 @@ from styx_server.core.machines.offer import Offer
 from styx_server.core.machines.pool import Pool
 from styx_server.core.machines.scale import Rent
 from styx_server.core.machines.terms import MachineTerms
+from styx_server.core.machines.user_data import user_data
 from styx_server.ids import new_secret, new_suffix
 from styx_server.services.access import digest
+from styx_server.services.budgets import budget_room
 from styx_server.store.database import Database, Transaction
 from styx_server.store.machine_rows import offer_to_json, order_to_json, pool_from_row
 
@@ -43,25 +46,21 @@ class Reach:
 
     Attributes:
         server_urls: of all servers, as a machine reaches them.
-        bundle_sha256: of what they install.
-        render: user data for cloud-init.
+        bundle_sha256: of what they install; empty: machines are processes of this computer.
     """
 
     server_urls: tuple[str, ...]
     bundle_sha256: str = ""
-    render: Callable[[Boot, Offer], str] = lambda _boot, _offer: ""
 
 
 class Intents:
     """Stores what is to be rented."""
 
-    def __init__(
-        self, database: Database, clock: Clock, deployment_id: UUID, reach: Reach, terms: MachineTerms
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, deployment_id: UUID, terms: MachineTerms) -> None:
         self._database = database
         self._clock = clock
         self._deployment = str(deployment_id)
-        self._reach = reach
+        self.reach: Reach | None = None
         self._terms = terms
 
     async def rent(self, wish: Rent, term: int) -> InstanceId | None:
@@ -70,6 +69,8 @@ class Intents:
         Raises:
             Unavailable: whether it is stored is not known; what was stored is rented.
         """
+        if self.reach is None:
+            return None
         async with self._database.transaction() as transaction:
             allowed = await transaction.fetch_row("may_rent", term=term)
             row = await transaction.fetch_row("lock_pool", name=wish.pool)
@@ -78,7 +79,7 @@ class Intents:
             pool = pool_from_row(row)
             if not await self._has_room(transaction, pool, wish.offer):
                 return None
-            instance_id = await self._store(transaction, pool, wish.offer)
+            instance_id = await self._store(transaction, pool, wish.offer, self.reach)
         await failpoints.reach("server.rent.intended", Unavailable)
         _log.info("machine_intended", instance=instance_id, pool=wish.pool, offer=str(wish.offer))
         return instance_id
@@ -87,23 +88,27 @@ class Intents:
         load = await transaction.fetch_row("pool_load", pool=pool.name)
         assert load is not None
         limit = pool.spec.max_price_micros
-        return load["machines"] < pool.spec.max_machines and (
-            limit is None or load["price_micros"] + offer.price_micros <= limit
+        left = await budget_room(transaction, pool.name)
+        return (
+            load["machines"] < pool.spec.max_machines
+            and (limit is None or load["price_micros"] + offer.price_micros <= limit)
+            and (left is None or offer.price_micros <= left)
         )
 
-    async def _store(self, transaction: Transaction, pool: Pool, offer: Offer) -> InstanceId:
+    async def _store(self, transaction: Transaction, pool: Pool, offer: Offer, reach: Reach) -> InstanceId:
         row = await transaction.fetch_row("next_instance_id")
         assert row is not None
         instance_id = InstanceId(row["id"])
         token = f"styx_join_{new_secret()}"
+        life_seconds = round(pool.spec.life_seconds)
         expire_time = self._clock.now() + timedelta(seconds=pool.spec.life_seconds)
         # A database that was restored counts from an old number again: the rest of the key is new all the same.
         key = f"styx-{self._deployment[:8]}-i{instance_id}-{new_suffix()}"
         boot = Boot(
-            server_urls=self._reach.server_urls,
+            server_urls=reach.server_urls,
             join_token=token,
             agent_name=f"i{instance_id}-{offer.machine_type}"[:200],
-            bundle_sha256=self._reach.bundle_sha256,
+            bundle_sha256=reach.bundle_sha256,
             join_seconds=round(self._terms.join),
         )
         order = RentOrder(
@@ -118,10 +123,10 @@ class Intents:
                 TAG_POOL: pool.name,
             },
             boot=boot,
-            user_data=self._reach.render(boot, offer),
+            user_data=user_data(boot, offer.size, life_seconds=life_seconds) if reach.bundle_sha256 else "",
             image=pool.spec.image,
             disk_bytes=pool.spec.disk_bytes,
-            life_seconds=round(pool.spec.life_seconds),
+            life_seconds=life_seconds,
         )
         await transaction.execute(
             "insert_instance",
@@ -150,13 +155,13 @@ class Intents:
 
 
 def machine_labels(instance_id: InstanceId, offer: Offer) -> Mapping[str, str]:
-    """What the agent of a rented machine carries. Only servers give labels that begin with `styx/`."""
+    """What the agent of a rented machine carries, and what placement goes by."""
     return {
-        "styx/instance": f"i{instance_id}",
-        "styx/provider": offer.place.provider,
-        "styx/region": offer.place.region,
-        "styx/zone": offer.place.zone,
-        "styx/machine-type": offer.machine_type,
-        "styx/spot": "true" if offer.spot else "false",
-        "styx/arch": offer.size.arch,
+        reserved.INSTANCE: f"i{instance_id}",
+        reserved.PROVIDER: offer.place.provider,
+        reserved.REGION: offer.place.region,
+        reserved.ZONE: offer.place.zone,
+        reserved.MACHINE_TYPE: offer.machine_type,
+        reserved.SPOT: "true" if offer.spot else "false",
+        reserved.ARCH: offer.size.arch,
     }

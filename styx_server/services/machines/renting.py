@@ -40,6 +40,10 @@ class Memory(Protocol):
         """An offer was good."""
         ...
 
+    async def preempted(self, place: Place) -> None:
+        """A spot machine was taken back."""
+        ...
+
 
 class Renting:
     """Makes the calls that are due, several at once, while the loop goes on.

@@ -156,7 +156,7 @@ from cloud_scopes;
 
 -- name: known_machines
 -- Instances of a region that have not ended, and those of these keys that have.
-select id, state, key, cloud_id, instances.agent_id, calls, missed,
+select id, state, key, cloud_id, instances.agent_id, offer, calls, missed,
     extract(epoch from now() - missed_time)::float8 as missed_seconds, listed_time is not null as was_listed,
     coalesce(agent_leases.connected and agent_leases.beat_time > now() - interval '1 minute', false) as heard
 from instances left join agent_leases on agent_leases.agent_id = instances.agent_id
