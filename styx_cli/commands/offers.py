@@ -18,9 +18,9 @@ styx offers --gpus L4 --infra gcp -n 5 -o json"""
 
 
 @click.command("offers", cls=StyxCommand, examples=EXAMPLES)
-@click.option("--gpus", type=Gpus(), default="", metavar="NAME:N", help="At least these accelerators.")
-@click.option("--cpus", type=click.FloatRange(0), default=0.0, metavar="N", help="At least so many cores.")
-@click.option("--memory", type=Size(), default=0, metavar="SIZE", help="At least so much main memory.")
+@click.option("--gpus", type=Gpus(), metavar="NAME:N", help="At least these accelerators.")
+@click.option("--cpus", type=click.FloatRange(0), metavar="N", help="At least so many cores.")
+@click.option("--memory", type=Size(), metavar="SIZE", help="At least so much main memory.")
 @click.option("--spot/--on-demand", "spot", default=None, help="Only so. Default: both.")
 @click.option("--infra", multiple=True, metavar="PLACE", help="Only there, like aws/us-east-1.")
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, metavar="N", help="At most so many. Default: 20.")
@@ -30,9 +30,10 @@ def command(settings: Settings, /, *, spot: bool | None, limit: int, infra: tupl
     from styx.models import SpotUse
     from styx_cli.machine_views import offer_columns
 
+    given = {name: value for name, value in needs.items() if value is not None}
     use = {None: SpotUse.UNKNOWN, True: SpotUse.SPOT, False: SpotUse.ON_DEMAND}[spot]
     with settings.client() as client:
-        found = client.offers(spot=use, infra=infra, **needs)  # type: ignore[arg-type]
+        found = client.offers(spot=use, infra=infra, **given)  # type: ignore[arg-type]
         shown = islice(found, limit)
         put_all(lines_of_list(settings, shown, offer_columns(), name=lambda offer: offer.machine_type))
         found.close()
