@@ -98,7 +98,7 @@ class Machinery:
         self.ends = Ends(database, around.removal, around.reports, around.on_agents)
         self.ender: EndsMachines = self.ends if world.providers else NobodyEnds()
         self.intents = Intents(database, around.clock, world.deployment_id, terms)
-        self.renting = Renting(database, world.providers, world.memory, self.wake_scaling, terms)
+        self.renting = Renting(database, world.providers, world.memory, around.wants, self.wake_scaling, terms)
         self.sweeping = Sweeping(database, world.providers, self.ends, world.memory, str(world.deployment_id), terms)
         hands = Hands(intents=self.intents, ends=self.ends, on_rent=self.wake_renting)
         self.scaling = Scaling(database, around.clock, around.wants, world.market, hands, terms)
