@@ -10,7 +10,7 @@ from styx_server.core.machines.book import OfferBook
 from styx_server.core.machines.choose import dollars, nothing_blocked, rank
 from styx_server.core.machines.cover import Wanted, cover
 from styx_server.core.machines.failover import Block, Blocks
-from styx_server.core.machines.infra import USUAL_ARCH, Contradiction, needs_of
+from styx_server.core.machines.infra import USUAL_ARCH, Contradiction, alternatives_of, needs_of
 from styx_server.core.machines.needs import ANY_MACHINE, MachineNeeds
 from styx_server.core.machines.offer import Offer
 from styx_server.core.machines.pool import PoolSpec
@@ -36,7 +36,7 @@ class OfferMarket:
     def cover(self, shape: Shape, pool: PoolSpec, count: int, room: Room) -> Choice:
         """The cheapest machines that run `count` tasks of a shape, within what the pool may still have."""
         try:
-            needs = self._needs(shape, pool)
+            needs = alternatives_of(shape, pool, arch=self._arch)
         except Contradiction as error:
             return Choice(offers=(), words=str(error))
         wanted = Wanted(
@@ -61,7 +61,7 @@ class OfferMarket:
     def suits(self, offer: Offer, shape: Shape, pool: PoolSpec) -> bool:
         """Whether a machine of this offer may run tasks of this shape."""
         try:
-            needs = self._needs(shape, pool)
+            needs = alternatives_of(shape, pool, arch=self._arch)
         except Contradiction:
             return False
         known = self._suits.get((offer, needs))
@@ -75,23 +75,6 @@ class OfferMarket:
         needs = needs_of(_NOTHING, ANY_MACHINE, pool, arch=self._arch)
         found = rank([needs], self._book, self._why, most=1)
         return Choice(offers=[choice.offer for choice in found.choices], words=found.sentence())
-
-    def _needs(self, shape: Shape, pool: PoolSpec) -> tuple[MachineNeeds, ...]:
-        """What a machine must be for each alternative that the pool allows.
-
-        Raises:
-            Contradiction: it allows none of them.
-        """
-        needs: list[MachineNeeds] = []
-        first: Contradiction | None = None
-        for choice in shape.choices:
-            try:
-                needs.append(needs_of(choice.resources, choice.machine, pool, arch=self._arch))
-            except Contradiction as error:
-                first = first or error
-        if first is not None and not needs:
-            raise first
-        return tuple(needs)
 
     def _why(self, offer: Offer) -> Block | None:
         return self._blocks.why(offer, self._now)
