@@ -89,14 +89,15 @@ class CloudMachine:
 
     def lay_cable(self) -> None:
         """Makes the machine's network."""
+        # By its name cloud-init takes it for a cable, not for a card that it should wait for an address on.
         name = self._name
         _ip("netns", "add", name)
-        _ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "veth0", "netns", name)
         _ip("addr", "add", f"{self.host}/30", "dev", f"{name}h")
         _ip("link", "set", f"{name}h", "up")
-        _ip("-n", name, "addr", "add", f"{self._address}/30", "dev", "eth0")
+        _ip("-n", name, "addr", "add", f"{self._address}/30", "dev", "veth0")
         _ip("-n", name, "addr", "add", f"{metadata_program.PLACE[0]}/32", "dev", "lo")
-        for device in ("lo", "eth0"):
+        for device in ("lo", "veth0"):
             _ip("-n", name, "link", "set", device, "up")
 
     def start(self, user_data: str) -> None:
