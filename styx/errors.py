@@ -19,12 +19,18 @@
         |-- NotFound
         |   |-- TaskNotFound
         |   |-- AgentNotFound
-        |   `-- AttemptNotFound
+        |   |-- AttemptNotFound
+        |   |-- PoolNotFound
+        |   |-- InstanceNotFound
+        |   `-- BudgetNotFound
         |-- RequestIdReused       the request id was used for something else
         |-- TaskEnded             too late for this
         |-- TaskNotEnded          too early for this
         |-- AgentInUse            it holds attempts, or was heard of a moment ago
         |-- AgentRemoved          an operator removed this agent (agents only)
+        |-- PoolExists            there is one with this name
+        |-- PoolInUse             it has machines or tasks
+        |-- PoolChanged           somebody else changed it first
         |-- NotSupported          meant for a later version
         |-- LimitExceeded         a bound was met
         |-- JoinTokenInvalid      unknown, used up or expired
@@ -223,6 +229,27 @@ class AttemptNotFound(NotFound):
     remedy = "`styx status` of the task shows its attempts"
 
 
+class PoolNotFound(NotFound):
+    """There is no pool with this name."""
+
+    reason = "POOL_NOT_FOUND"
+    remedy = "see `styx pool list`, or make it with `styx pool create`"
+
+
+class InstanceNotFound(NotFound):
+    """There is no instance with this id."""
+
+    reason = "INSTANCE_NOT_FOUND"
+    remedy = "check the id with `styx instance list --all`"
+
+
+class BudgetNotFound(NotFound):
+    """There is no such budget."""
+
+    reason = "BUDGET_NOT_FOUND"
+    remedy = "see `styx budget list`"
+
+
 class RequestIdReused(Final):
     """The request id was used before with a different request."""
 
@@ -256,6 +283,27 @@ class AgentRemoved(Final):
 
     reason = "AGENT_REMOVED"
     remedy = "delete the agent's data folder and join with a new join token"
+
+
+class PoolExists(Final):
+    """There is a pool with this name already."""
+
+    reason = "POOL_EXISTS"
+    remedy = "change it with `styx pool update`, or take another name"
+
+
+class PoolInUse(Final):
+    """The pool has machines or tasks, or is the one that tasks without a pool run in."""
+
+    reason = "POOL_IN_USE"
+    remedy = "the message says what is in the way"
+
+
+class PoolChanged(Final):
+    """Somebody else changed the pool first."""
+
+    reason = "POOL_CHANGED"
+    remedy = "read the pool again, then decide again"
 
 
 class NotSupported(Final):
@@ -314,6 +362,9 @@ _FROM_SERVER: tuple[type[StyxError], ...] = (
     TaskNotFound,
     AgentNotFound,
     AttemptNotFound,
+    PoolNotFound,
+    InstanceNotFound,
+    BudgetNotFound,
     RequestIdReused,
     PageTokenInvalid,
     FilterInvalid,
@@ -321,6 +372,9 @@ _FROM_SERVER: tuple[type[StyxError], ...] = (
     TaskNotEnded,
     AgentInUse,
     AgentRemoved,
+    PoolExists,
+    PoolInUse,
+    PoolChanged,
     NotSupported,
     StoreUnavailable,
     ServerStopping,

@@ -73,6 +73,13 @@ POINTS: Final = frozenset({
     "supervisor.stop.killed",
     "server.lost.decided",
     "server.lost.committed",
+    "server.rent.intended",
+    "server.rent.asking",
+    "server.rent.answered",
+    "server.rent.recorded",
+    "server.release.asking",
+    "server.release.answered",
+    "server.machine.ending",
 })  # fmt: skip
 """Every name, in the order of a task's life: the program, what it is about, what was done last."""
 

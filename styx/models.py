@@ -13,7 +13,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
-Labels = Mapping[str, str]
+# What callers say of machines is found here, too.
+from styx.needs import GpuRequest as GpuRequest
+from styx.needs import Labels as Labels
+from styx.needs import MachineWish as MachineWish
+from styx.needs import Resources as Resources
+from styx.needs import SpotUse as SpotUse
 
 
 class TaskState(StrEnum):
@@ -91,26 +96,6 @@ class WhenFull(StrEnum):
     UNKNOWN = "UNKNOWN"
     BLOCK = "BLOCK"
     DROP = "DROP"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuRequest:
-    """A number of accelerators, all of one name; an empty name means any."""
-
-    name: str = ""
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What a task needs from a machine; `cpus=None` means one core."""
-
-    cpus: float | None = None
-    memory_bytes: int = 0
-    gpus: GpuRequest | None = None
-    disk_bytes: int = 0
-    labels: Labels = field(default_factory=dict)
-    any_of: Sequence[Resources] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,30 @@ def _checked(count: float, text: str) -> int:
     return int(count)
 
 
+def parse_exact(text: str) -> tuple[str, bool]:
+    """Splits `=4` or `4+` into the amount and whether it is meant exactly; plain `4` means the same as `4+`.
+
+    Raises:
+        ValueError: it is both.
+    """
+    stripped = text.strip()
+    exact, least = stripped.startswith("="), stripped.endswith("+")
+    if exact and least:
+        raise ValueError(f"{text!r} says both exactly and at least; write =4 or 4+")
+    return stripped.removeprefix("=").removesuffix("+").strip(), exact
+
+
+def parse_cpus(text: str) -> float:
+    """Reads cores: `4`, `0.5`.
+
+    Raises:
+        ValueError: the text is of another form.
+    """
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?|\.\d{1,9}", text.strip(), re.ASCII):
+        raise ValueError(f"{text!r} is not a number of cores; write it like 4, 0.5, 4+ (at least) or =4 (exactly)")
+    return float(text)
+
+
 def parse_gpus(text: str) -> tuple[str, int]:
     """Reads `A100:2`, `A100` or `2` as (name, count); an empty name means any model.
 

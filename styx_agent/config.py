@@ -23,6 +23,8 @@ _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _UNITS |= {f"{letter}i": 1024**power for power, letter in enumerate("KMGT", start=1)}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 _MAX_NAME = 200
+_RESERVED = "styx/"
+"""Labels that begin so tell what the server knows of a rented machine; a machine may not say it of itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,14 @@ def _labels(name: str, value: object) -> dict[str, str]:
     return labels
 
 
+def _own_labels(name: str, value: object) -> dict[str, str]:
+    labels = _labels(name, value)
+    for key in labels:
+        if key.startswith(_RESERVED):
+            raise BadSettings(f"{name}: {key!r} starts with {_RESERVED}, which only the server sets; take another key")
+    return labels
+
+
 def _one_of(*words: str) -> Callable[[str, object], str]:
     def read(name: str, value: object) -> str:
         if value not in words:
@@ -219,7 +229,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "cpus": _cpus,
     "memory_bytes": parse_size,
     "gpus": _gpus,
-    "labels": _labels,
+    "labels": _own_labels,
     "on_exit": _one_of("keep", "stop"),
     "die_with_parent": _flag,
     "log_format": _one_of("auto", "console", "json"),

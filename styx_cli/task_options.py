@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from styx_cli.words import Duration, Gpus, Pair, Size, mapping
+from styx_cli.words import Alternative, Cpus, Duration, Gpus, Memory, Pair, Size, mapping
 
 if TYPE_CHECKING:
     from styx.models import TaskSpec
@@ -32,10 +32,44 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     ),
     (("--workdir",), {"metavar": "DIR", "help": "Directory on the machine. Default: a fresh one."}),
     (("--setup",), {"metavar": "LINE", "help": "A shell line to run first, in the same place."}),
-    (("--cpus",), {"type": float, "metavar": "N", "help": "Processor cores, fractions allowed. Default: 1."}),
-    (("--memory",), {"type": Size(), "metavar": "SIZE", "help": "Main memory, like 512MiB or 2GiB."}),
+    (("--cpus",), {"type": Cpus(), "metavar": "N", "help": "Processor cores, at least; =N: just N. Default: 1."}),
+    (("--memory",), {"type": Memory(), "metavar": "SIZE", "help": "Main memory, like 512MiB or 2GiB; =SIZE: just so."}),
     (("--gpus",), {"type": Gpus(), "metavar": "NAME:N", "help": "Accelerators: A100:2, A100, or 2 of any."}),
+    (("--gpu-memory",), {"type": Size(), "metavar": "SIZE", "help": "Memory of each of them, at least, like 40GB."}),
     (("--disk",), {"type": Size(), "metavar": "SIZE", "help": "Disk below the working directory."}),
+    (("--infra",), {"multiple": True, "metavar": "PLACE", "help": "Where: aws, gcp/us-central1, or several."}),
+    (("--provider",), {"metavar": "NAME", "help": "The same in parts: aws, gcp, kubernetes, local, static."}),
+    (("--region",), {"metavar": "NAME", "help": "The region, like us-east-1."}),
+    (("--zone",), {"metavar": "NAME", "help": "The zone, like us-east-1a."}),
+    (
+        ("--machine-type",),
+        {"multiple": True, "metavar": "TYPE", "help": "The type of the machine, like g6.xlarge, or several."},
+    ),
+    (("--spot", "spot"), {"flag_value": "spot", "help": "Only a spot machine: cheap, and may be taken back."}),
+    (
+        ("--spot-fallback", "spot"),
+        {"flag_value": "spot_with_fallback", "help": "Spot, or on demand when no spot machine is to be had."},
+    ),
+    (("--spot-any", "spot"), {"flag_value": "any", "help": "Spot or on demand, whichever is cheaper."}),
+    (("--on-demand", "spot"), {"flag_value": "on_demand", "help": "Never a spot machine."}),
+    (
+        ("--max-hourly-cost",),
+        {"type": float, "metavar": "DOLLARS", "help": "The most that a machine rented for it may cost in an hour."},
+    ),
+    (("--arch",), {"type": click.Choice(["x86_64", "arm64"]), "help": "The architecture of the machine."}),
+    (
+        ("--any-of",),
+        {
+            "multiple": True,
+            "type": Alternative(),
+            "metavar": "NEEDS",
+            "help": "Alternatives, like 'gpus=A100:8 infra=aws'; the cheapest will do.",
+        },
+    ),
+    (
+        ("--ordered",),
+        {"multiple": True, "type": Alternative(), "metavar": "NEEDS", "help": "The same, best first."},
+    ),
     (
         ("--require-label", "require_labels"),
         {"multiple": True, "type": Pair(), "metavar": "K=V", "help": "A label that the machine must carry."},
@@ -89,6 +123,7 @@ def build_spec(words: Sequence[str], options: dict[str, Any], *, script: Script 
     if sum((bool(words) and script is None, line is not None, script is not None)) != 1:
         raise click.UsageError(_how_many(words, line), ctx=click.get_current_context())
     given = {name: value for name, value in options.items() if value is not None and value != ()}
+    _gather_place(given)
     for name in _PAIRS:
         if name in given:
             given[name] = mapping(given[name])
@@ -99,6 +134,17 @@ def build_spec(words: Sequence[str], options: dict[str, Any], *, script: Script 
         given.setdefault("name", script.name)
         return task_spec(script.command(words), **given)
     return task_spec(line if line is not None else tuple(words), **given)
+
+
+def _gather_place(given: dict[str, Any]) -> None:
+    """Makes one place of its parts."""
+    parts = [given.pop(name, None) for name in ("provider", "region", "zone")]
+    if not any(parts):
+        return
+    if "infra" in given:
+        text = "the place is given twice; take --infra, or --provider, --region and --zone"
+        raise click.UsageError(text, ctx=click.get_current_context())
+    given["infra"] = "/".join(part or "*" for part in parts).removesuffix("/*").removesuffix("/*")
 
 
 class Script:

@@ -16,9 +16,12 @@ from styx.models import (
     Attempt,
     Capacity,
     LogSummary,
+    MachineWish,
     Outcome,
     OutcomeKind,
+    Resources,
     ServerInfo,
+    SpotUse,
     Task,
     TaskSpec,
     TaskState,
@@ -29,6 +32,13 @@ from styx_cli.sanitize import plain
 from styx_cli.tables import Cell
 
 N = TypeVar("N", int, float)
+
+_SPOT_WORDS = {
+    SpotUse.ON_DEMAND: "not spot",
+    SpotUse.SPOT: "spot",
+    SpotUse.SPOT_WITH_FALLBACK: "spot if there is",
+    SpotUse.ANY: "spot or not",
+}
 
 TASK_COLORS = {
     TaskState.PENDING: "yellow",
@@ -213,12 +223,45 @@ def _needs(spec: TaskSpec | None) -> str:
     if spec is None or spec.resources is None:
         return "1 cpu" if spec else ""
     needs = spec.resources
-    parts = [f"{number(1 if needs.cpus is None else needs.cpus)} cpus"]
-    parts.append(f"memory {size(needs.memory_bytes)}" if needs.memory_bytes else "")
-    parts.append(f"gpus {plain(needs.gpus.name) or 'any'}:{needs.gpus.count}" if needs.gpus else "")
-    parts.append(f"disk {size(needs.disk_bytes)}" if needs.disk_bytes else "")
-    parts.append(f"labels {pairs(needs.labels)}" if needs.labels else "")
-    return ", ".join(filter(None, parts))
+    parts = [f"{number(1 if needs.cpus is None else needs.cpus)} cpus", *_said(needs)]
+    for word, listed in (("any of", needs.any_of), ("the first of", needs.ordered)):
+        each = [", ".join([*_cpus(item), *_said(item)]) or "this" for item in listed]
+        parts += [f"{word}: {' | '.join(each)}"] if each else []
+    return ", ".join(parts)
+
+
+def _cpus(needs: Resources) -> list[str]:
+    return [] if needs.cpus is None else [f"{number(needs.cpus)} cpus"]
+
+
+def _said(needs: Resources) -> Iterator[str]:
+    """What is said but of cores."""
+    if needs.memory_bytes:
+        yield f"memory {size(needs.memory_bytes)}"
+    if needs.gpus:
+        of_each = f" of {size(needs.gpus.memory_bytes)}" if needs.gpus.memory_bytes else ""
+        yield f"gpus {plain(needs.gpus.name) or 'any'}:{needs.gpus.count}{of_each}"
+    if needs.disk_bytes:
+        yield f"disk {size(needs.disk_bytes)}"
+    if needs.labels:
+        yield f"labels {pairs(needs.labels)}"
+    if needs.machine:
+        yield from _wishes(needs.machine)
+
+
+def _wishes(machine: MachineWish) -> Iterator[str]:
+    if exact := [word for word, given in (("cpus", machine.cpus_exact), ("memory", machine.memory_exact)) if given]:
+        yield f"just so much {' and '.join(exact)}"
+    if machine.infra:
+        yield f"in {plain(' or '.join(machine.infra))}"
+    if machine.machine_types:
+        yield f"type {plain(' or '.join(machine.machine_types))}"
+    if machine.spot is not SpotUse.UNKNOWN:
+        yield _SPOT_WORDS[machine.spot]
+    if machine.arch:
+        yield plain(machine.arch)
+    if machine.max_hourly_cost is not None:
+        yield f"at most ${machine.max_hourly_cost:g} an hour"
 
 
 def _waited(task: Task, now: datetime) -> str:

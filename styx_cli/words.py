@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any, Final
 
 import click
 
-from styx.units import parse_duration, parse_gpus, parse_size
+from styx.units import parse_cpus, parse_duration, parse_exact, parse_gpus, parse_size
+
+_ALTERNATIVE_WORDS: Final = (
+    "cpus",
+    "memory",
+    "gpus",
+    "gpu_memory",
+    "disk",
+    "infra",
+    "machine_type",
+    "spot",
+    "max_hourly_cost",
+    "arch",
+)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -43,6 +58,56 @@ class Size(click.ParamType):  # type: ignore[type-arg]
             return value if isinstance(value, int) else parse_size(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Cpus(click.ParamType):  # type: ignore[type-arg]
+    """`4` or `4+`, at least; `=4`, exactly."""
+
+    name = "cpus"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks the text; the SDK reads it."""
+        try:
+            parse_cpus(parse_exact(str(value))[0])
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+class Memory(click.ParamType):  # type: ignore[type-arg]
+    """`2GiB` or `2GiB+`, at least; `=2GiB`, exactly."""
+
+    name = "memory"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks the text; the SDK reads it."""
+        try:
+            parse_size(parse_exact(str(value))[0])
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+class Alternative(click.ParamType):  # type: ignore[type-arg]
+    """`gpus=A100:8 infra=aws spot`: what a task needs otherwise, in the words of the options."""
+
+    name = "needs"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """Reads the text; what stands behind each = is read by the SDK."""
+        needs: dict[str, Any] = {}
+        for part in shlex.split(str(value)):
+            word, equals, content = part.partition("=")
+            name = word.replace("-", "_")
+            if name not in _ALTERNATIVE_WORDS or not (equals or name == "spot"):
+                there = ", ".join(each.replace("_", "-") for each in _ALTERNATIVE_WORDS)
+                self.fail(f"{part!r} is nothing that an alternative can need; write NEED=VALUE of {there}", param, ctx)
+            needs[name] = content if equals else True
+        if not needs:
+            self.fail("it needs nothing; write it like 'gpus=A100:8 infra=aws'", param, ctx)
+        if "max_hourly_cost" in needs:
+            needs["max_hourly_cost"] = click.FLOAT.convert(needs["max_hourly_cost"], param, ctx)
+        return needs
 
 
 class Gpus(click.ParamType):  # type: ignore[type-arg]

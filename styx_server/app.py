@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-from uuid import UUID
 
 from styx_server import VERSION
 from styx_server.clock import SystemClock
@@ -22,6 +21,7 @@ from styx_server.core.task import AgentId, TaskId
 from styx_server.loops.reap import Reaper
 from styx_server.loops.retire import PERIOD_SECONDS as RETIRE_PERIOD_SECONDS
 from styx_server.loops.retire import Retirer
+from styx_server.machinery import NOTHING_RENTED, Around, Machinery, Rental, build_machinery
 from styx_server.services.access import Access
 from styx_server.services.agents import Agents
 from styx_server.services.assigning import Assigning, Outward
@@ -29,16 +29,20 @@ from styx_server.services.delivery import PERIOD_SECONDS as DELIVERY_SECONDS
 from styx_server.services.delivery import Delivery
 from styx_server.services.elsewhere import Elsewhere
 from styx_server.services.feed import Feed
+from styx_server.services.giving_back import GivingBack
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
+from styx_server.services.identity import Identity
 from styx_server.services.info import ServerInformation
+from styx_server.services.instance_views import InstanceViews
 from styx_server.services.interest import PERIOD_SECONDS as INTEREST_SECONDS
 from styx_server.services.interest import Interest
-from styx_server.services.leadership import Leadership, Role, replica_number
+from styx_server.services.leadership import Leadership, Role
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_sealing import LogSealing
 from styx_server.services.log_streams import LogStreams
+from styx_server.services.pools import Pools
 from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
 from styx_server.services.retention import Retention
@@ -56,32 +60,21 @@ from styx_server.supervise import Wake, drain, repeat
 from styx_server.telemetry import Metrics
 from styx_server.transport.agent_service import AgentService, AgentUseCases
 from styx_server.transport.auth import Guard
+from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.server import GrpcServer
 from styx_server.transport.styx_service import StyxService, UseCases
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Which database this is, and which process.
-
-    Attributes:
-        address: where the database is, as `database.connect` takes it.
-    """
-
-    deployment_id: UUID
-    replica_id: UUID
-    address: dict[str, Any]
-
-    @property
-    def number(self) -> int:
-        """The server's number in locks, notes and events."""
-        return replica_number(self.replica_id)
 
 
 class App:
     """One server process, built and wired, not yet running."""
 
-    def __init__(self, database: Database, identity: Identity, terms: LeaseTerms = USUAL_TERMS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        identity: Identity,
+        terms: LeaseTerms = USUAL_TERMS,
+        rental: Rental = NOTHING_RENTED,
+    ) -> None:
         self.terms = terms
         self.clock = SystemClock()
         self.identity = identity
@@ -104,19 +97,7 @@ class App:
             database, self.shapes, self.clock, on_over=self.news.attempts_over, on_change=self.news.changed
         )
         self.delivery = Delivery(database, self.registry, self.reports, self.clock, identity.replica_id)
-        self.sessions = Sessions(
-            database,
-            self.clock,
-            self.registry,
-            Greeting(database, identity.replica_id, terms),
-            Parties(
-                reports=self.reports,
-                interest=self.interest,
-                streams=self.streams,
-                on_change=self.news.agents_changed,
-                terms=terms,
-            ),
-        )
+        self.sessions = _sessions(self)
         self.submission = Submission(database, self.shapes, self.clock, on_stored=self.news.tasks_stored)
         self.tasks = Tasks(
             database,
@@ -130,15 +111,9 @@ class App:
         self.intake = LogIntake(database, self.streams, self.clock, self.metrics.log_bytes.inc, self.sealing.complete)
         self.logs = LogReading(database, self.streams, on_follow=self.interest.follow)
         self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed, terms=terms)
-        self.information = ServerInformation(
-            database,
-            self.clock,
-            agents=self.agents,
-            version=VERSION,
-            deployment_id=identity.deployment_id,
-            replica_id=identity.replica_id,
-        )
+        self.information = _information(self)
         self.removal = Removal(database, self.registry, self.reports, self.news.agents_changed, terms)
+        self.machinery = _machinery(self, rental)
         self.reaper = Reaper(database, self.reports, self.clock, self.news.agents_changed, terms)
         self.leadership = _leadership(self)
 
@@ -159,6 +134,16 @@ class App:
         """
         await self.leadership.release()
 
+    @cached_property
+    def desk(self) -> MachineUseCases:
+        """What people can ask about machines."""
+        instances = InstanceViews(self.database, self.clock)
+        return MachineUseCases(
+            pools=Pools(self.database, on_change=lambda: None),
+            instances=instances,
+            giving_back=GivingBack(self.database, instances, self.machinery.ender),
+        )
+
     def grpc_server(self) -> GrpcServer:
         """The gRPC port, not yet listening."""
         public = StyxService(
@@ -170,6 +155,7 @@ class App:
                 agents=self.agents,
                 removal=self.removal,
                 information=self.information,
+                machines=self.desk,
             ),
             self.terms,
         )
@@ -219,6 +205,9 @@ class App:
             self.intake.commits.run(),
             self.sealing.commits.run(),
             self._measure_lag(),
+            *self.machinery.work(
+                lambda name, once, period, wake: self._repeat(name, self._leading("scheduler", once), period, wake)
+            ),
         ]
         return [group.create_task(loop) for loop in loops]
 
@@ -350,6 +339,45 @@ def _scheduling(app: App) -> Scheduling:
     )
     assigning = Assigning(app.database, app.ledger, app.registry, outward)
     return Scheduling(app.database, app.shapes, views, assigning, app.clock, app.wake_scheduler)
+
+
+def _sessions(app: App) -> Sessions:
+    return Sessions(
+        app.database,
+        app.clock,
+        app.registry,
+        Greeting(app.database, app.identity.replica_id, app.terms),
+        Parties(
+            reports=app.reports,
+            interest=app.interest,
+            streams=app.streams,
+            on_change=app.news.agents_changed,
+            terms=app.terms,
+        ),
+    )
+
+
+def _information(app: App) -> ServerInformation:
+    return ServerInformation(
+        app.database,
+        app.clock,
+        agents=app.agents,
+        version=VERSION,
+        deployment_id=app.identity.deployment_id,
+        replica_id=app.identity.replica_id,
+    )
+
+
+def _machinery(app: App, rental: Rental) -> Machinery:
+    around = Around(
+        database=app.database,
+        clock=app.clock,
+        wants=app.scheduling.wants,
+        removal=app.removal,
+        reports=app.reports,
+        on_agents=app.news.agents_changed,
+    )
+    return build_machinery(around, app.identity.deployment_id, rental)
 
 
 def _leadership(app: App) -> Leadership:

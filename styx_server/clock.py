@@ -5,7 +5,6 @@ Durations are measured on the monotonic clock; wall-clock time is for people and
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -53,6 +52,13 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def boottime() -> float:
+    """Seconds since this machine started, the time that it was suspended for included; the same in every process."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 async def sleep(seconds: float) -> None:
     """Lets others run for `seconds`."""
+    import asyncio  # not every process that tells the time has an event loop
+
     await asyncio.sleep(seconds)

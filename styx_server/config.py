@@ -10,12 +10,13 @@ import difflib
 import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 from styx.errors import InvalidAddress
 from styx.locate import read_address, split_addresses
+from styx_server.providers.registry import NAMES
 
 
 class ConfigError(Exception):
@@ -41,6 +42,8 @@ class Settings:
         tls_cert: PEM file with the certificate chain; together with `tls_key`.
         tls_key: PEM file with the key.
         admin_token: an administrator's token that is chosen instead of made.
+        providers: who machines are rented from; none: nobody.
+        provider_tables: what the file says of each, by name.
         lease_scale: all times of the lease are multiplied by it, from 0.05 to 1; every replica must have the same.
     """
 
@@ -62,6 +65,8 @@ class Settings:
     log_format: str = "auto"
     log_level: str = "info"
     die_with_parent: bool = False
+    providers: tuple[str, ...] = ()
+    provider_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def tls(self) -> bool:
@@ -87,6 +92,7 @@ _HELP: Final[dict[str, str]] = {
     "lease_scale": "multiplies all times of agents' leases, 0.05 to 1; for tests and quick networks (default 1)",
     "log_format": "console, json, or auto: console on a terminal (default auto)",
     "log_level": "debug, info, warning or error (default info)",
+    "providers": f"who machines are rented from, with commas: {', '.join(NAMES)} (default: nobody)",
     "die_with_parent": "stop in order when the parent process ends",
 }
 _FLAGS: Final = ("unsafe_database", "insecure", "die_with_parent")
@@ -114,18 +120,20 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Sourced:
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     path = flags.pop("config", None) or environment.get("STYX_CONFIG")
     layers: list[tuple[str, Mapping[str, Any]]] = [("default", {"data_dir": default_data_dir(environment)})]
+    tables: Mapping[str, Mapping[str, Any]] = {}
     if path:
-        layers.append((f"file {path}", _read_file(Path(path))))
+        values_of_file, tables = _read_file(Path(path))
+        layers.append((f"file {path}", values_of_file))
     variables = {name: environment[f"STYX_{name.upper()}"] for name in _HELP if environment.get(f"STYX_{name.upper()}")}
     layers.append(("environment", variables))
     layers.append(("flag", flags))
     values: dict[str, Any] = {}
-    sources = {field.name: "default" for field in fields(Settings)}
+    sources = {each.name: "default" for each in fields(Settings) if each.name != "provider_tables"}
     for source, layer in layers:
         for name, raw in layer.items():
             values[name] = _parse(name, raw, source)
             sources[name] = source
-    settings = Settings(**values)
+    settings = Settings(**values, provider_tables=tables)
     _check(settings)
     return Sourced(settings=settings, sources=sources)
 
@@ -155,18 +163,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings, and the tables of providers."""
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"the file {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the file {path} is not TOML: {error}") from None
+    tables = {name: values.pop(name) for name in NAMES if isinstance(values.get(name), dict)}
     for name in values.keys() - _HELP.keys():
         near = difflib.get_close_matches(name, _HELP, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_HELP)}"
         raise ConfigError(f"the file {path} has an unknown setting {name}{hint}")
-    return values
+    return values, tables
 
 
 def _parse(name: str, raw: object, source: str) -> object:
@@ -178,6 +188,7 @@ def _parse(name: str, raw: object, source: str) -> object:
         "retention_days": _days,
         "lease_scale": _scale,
         "http_addresses": _addresses,
+        "providers": _providers,
         **dict.fromkeys(_FLAGS, _flag),
     }
     text = ",".join(map(str, raw)) if isinstance(raw, list) else str(raw)
@@ -229,6 +240,16 @@ def _addresses(text: str) -> tuple[str, ...]:
         except InvalidAddress as error:
             raise ValueError(str(error)) from None
     return addresses
+
+
+def _providers(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(NAMES)}"
+            raise ValueError(f"names {name}, which is no provider{hint}")
+    return names
 
 
 def _flag(text: str) -> bool:

@@ -20,3 +20,8 @@ def new_secret() -> str:
 def jitter() -> float:
     """A fraction in [0, 1) to spread work that would otherwise happen all at once."""
     return random.random()  # noqa: S311 - spreading load needs no cryptography
+
+
+def new_suffix() -> str:
+    """40 bits as hexadecimal text, to tell apart what would have the same name by accident."""
+    return secrets.token_hex(5)

@@ -46,6 +46,7 @@ ACTORS: Mapping[Actor, str] = {
 REASONS: Mapping[Reason, str] = {
     Reason.CAPACITY: "PENDING: agents could run it, none has room now",
     Reason.NO_MATCH: "PENDING: no agent that the server knows could ever run it; the message says what they lack",
+    Reason.PROVISIONING: "PENDING: a machine is being rented that can run it; the message says which and what is tried",
     Reason.BACKOFF: "PENDING: the last attempt failed or was lost, and the next one waits its time",
     Reason.NOT_BEFORE: "PENDING: its `not_before` is still to come. Reserved: no server sends it yet",
     Reason.STARTING: "PENDING: assigned to an agent, not yet known to have started",

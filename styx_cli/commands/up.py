@@ -22,6 +22,7 @@ EXAMPLES = """\
 styx up                            server, database and one agent; Ctrl-C stops all
 styx up --agents 3                 three agents that share the machine
 styx up --replicas 3 --agents 2    three servers on one database: kill one and see
+styx up --agents 0 --fake-cloud    a made-up cloud to rent from, with real agents on this machine
 styx up --detach                   in the background; `styx down` stops it
 styx up --grpc-port 0 --http-port 0 --data-dir /tmp/styx"""
 
@@ -32,6 +33,7 @@ styx up --grpc-port 0 --http-port 0 --data-dir /tmp/styx"""
 @click.option("--grpc-port", type=click.IntRange(0, 65535), metavar="PORT", help="Default: 50051; 0: any free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), metavar="PORT", help="Default: 8080; 0: any free one.")
 @click.option("--database-url", metavar="URL", help="A PostgreSQL to use. Default: one of its own in the data folder.")
+@click.option("--fake-cloud", is_flag=True, help="Rent machines from a made-up cloud: to try everything for nothing.")
 @click.option("-d", "--detach", is_flag=True, help="Return when everything is ready; it goes on in the background.")
 @click.pass_obj
 def command(  # noqa: PLR0913 - one parameter for each option
@@ -42,6 +44,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     grpc_port: int | None,
     http_port: int | None,
     database_url: str | None,
+    fake_cloud: bool,
     detach: bool,
 ) -> int:
     """Start a whole Styx on this machine: database, server, agents.
@@ -63,12 +66,18 @@ def command(  # noqa: PLR0913 - one parameter for each option
     }
     if detach:
         flags = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
-        return _detach(settings, folder, [f"--{name}={value}" for name, value in flags.items()])
+        words = [f"--{name}={value}" for name, value in flags.items()]
+        return _detach(settings, folder, [*words, *(["--fake-cloud"] if fake_cloud else [])])
     from styx_cli.local.plan import UpOptions
     from styx_cli.local.stack import Stack
 
     wanted = UpOptions(
-        agents=agents, replicas=replicas, grpc_port=grpc_port, http_port=http_port, database_url=database_url
+        agents=agents,
+        replicas=replicas,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        database_url=database_url,
+        providers="fake" if fake_cloud else None,
     )
 
     async def run() -> None:

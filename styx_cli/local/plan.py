@@ -28,6 +28,7 @@ class UpOptions:
     grpc_port: int | None = None
     http_port: int | None = None
     database_url: str | None = None
+    providers: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,11 @@ def check_config_argv(data_dir: Path, options: UpOptions) -> list[str]:
 def database_argv(data_dir: Path) -> list[str]:
     """The command line of a database without a server."""
     return [*_program("styx_server"), "database", "--data-dir", str(data_dir), "--die-with-parent"]
+
+
+def end_machines_argv(data_dir: Path) -> list[str]:
+    """The command line that ends the machines of the made-up cloud: they are processes of this computer."""
+    return [*_program("styx_server.providers.processes"), "end", str(data_dir / "fake-cloud")]
 
 
 def read_settings(text: str) -> ServerSettings:
@@ -116,6 +122,7 @@ def _server_flags(data_dir: Path, options: UpOptions) -> list[str]:
         ("--grpc-port", options.grpc_port),
         ("--http-port", options.http_port),
         ("--database-url", options.database_url),
+        ("--providers", options.providers),
     ):
         flags += [flag, str(value)] if value is not None else []
     return flags

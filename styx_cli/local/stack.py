@@ -21,7 +21,7 @@ from styx_cli.failures import first_of
 from styx_cli.local.children import Child, how_it_ended
 from styx_cli.local.crew import Crew, greeting
 from styx_cli.local.folder import LocalFolder, UpRecord
-from styx_cli.local.plan import UpOptions, agent_argv, child_env
+from styx_cli.local.plan import UpOptions, agent_argv, child_env, end_machines_argv
 from styx_cli.local.processes import start_ticks
 from styx_cli.local.servers import servers_for
 from styx_cli.local.stopping import stop_all
@@ -63,6 +63,8 @@ class Stack:
         finally:
             stages = self._servers.stages
             await stop_all(self._folder, self._agents, stages, hurry=self._hurry, say=self._say_unless_early)
+            if self._options.providers:
+                await self._end_machines()
             self._servers.forget()
             self._folder.record.unlink(missing_ok=True)
 
@@ -105,6 +107,15 @@ class Stack:
         self._folder.write_record(self._record)
         for line in greeting(self._folder, endpoints, ready, wanted=self._options.agents):
             self._say(line)
+
+    async def _end_machines(self) -> None:
+        """Machines outlive servers, so that a restart does not touch them; this is no restart."""
+        child = Child(
+            "end of machines", end_machines_argv(self._folder.root), log=self._folder.log("machines"), env=self._env
+        )
+        await child.start()
+        if code := await child.ended():
+            self._say(f"rented machines are left ({how_it_ended(code)}; log: {child.log})")
 
     def _crew(self, client: AsyncClient) -> Crew:
         return Crew(self._folder, self._options.agents, client)

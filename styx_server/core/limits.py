@@ -12,7 +12,10 @@ from typing import Final
 
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms
-from styx_server.core.task import DEFAULT_POOL, NewTask, Resources, Shape, TaskSpec
+from styx_server.core.machines import reserved
+from styx_server.core.machines.needs import AskedMachine
+from styx_server.core.machines.wish import machine_faults, wish_of
+from styx_server.core.task import DEFAULT_POOL, NewTask, Resources, Shape, TaskSpec, any_shape_of
 
 MAX_BATCH: Final = 10_000
 MAX_CANCEL: Final = 1000
@@ -28,6 +31,8 @@ MAX_STRING_BYTES: Final = 131_071
 MAX_CPUS: Final = 100_000.0
 MAX_GPUS: Final = 1024
 MAX_BYTES: Final = 2**60
+MAX_ALTERNATIVES: Final = 16
+"""Each is looked for among all agents by itself."""
 MAX_SECONDS: Final = 315_576_000.0
 """Ten years: longer is a mistake of units."""
 MIN_TIMEOUT_SECONDS: Final = 0.001
@@ -62,7 +67,7 @@ def admit(spec: TaskSpec, body: bytes, path: str = "spec", terms: LeaseTerms = U
     return NewTask(
         name=spec.name or _name_of(spec),
         labels=dict(spec.labels),
-        shape=Shape(pool=spec.pool or DEFAULT_POOL, resources=spec.resources),
+        shape=_shape_of(spec),
         priority=spec.priority,
         at_most_once=spec.at_most_once,
         disconnect_seconds=spec.disconnect_seconds,
@@ -95,6 +100,16 @@ def check_batch(field: str, count: int, most: int = MAX_BATCH) -> None:
 def check_labels(field: str, labels: Mapping[str, str]) -> None:
     """Raises InvalidRequest when a label is no good."""
     violations = [Violation(field=at, description=text) for at, text in _label_faults(field, labels.items())]
+    violations += [
+        Violation(field=f"{field}[{key!r}]", description=reserved.RULE) for key in labels if reserved.is_reserved(key)
+    ]
+    if violations:
+        raise InvalidRequest(violations)
+
+
+def check_text(field: str, text: str, limit: int) -> None:
+    """Raises InvalidRequest when `text` is too long, or not printable."""
+    violations = [Violation(field=at, description=why) for at, why in _free_text_faults(field, text, limit)]
     if violations:
         raise InvalidRequest(violations)
 
@@ -110,7 +125,7 @@ def _faults(spec: TaskSpec, terms: LeaseTerms) -> Iterator[tuple[str, str]]:
     yield from _command_faults(spec)
     yield from _text_faults(spec)
     yield from _label_faults("labels", spec.labels.items())
-    yield from _resource_faults(spec)
+    yield from _need_faults(spec)
     yield from _time_faults(spec, terms)
     yield from _policy_faults(spec)
 
@@ -168,20 +183,55 @@ def _label_faults(field: str, labels: Iterable[tuple[str, str]]) -> Iterator[tup
         yield from _free_text_faults(where, value, MAX_LABEL_VALUE_CHARS)
 
 
-def _resource_faults(spec: TaskSpec) -> Iterator[tuple[str, str]]:
-    cpus = spec.cpus
+def _shape_of(spec: TaskSpec) -> Shape:
+    pool = spec.pool or DEFAULT_POOL
+    if not spec.alternatives:
+        return Shape(pool=pool, resources=spec.resources, machine=wish_of(spec.machine))
+    shapes = [Shape(pool=pool, resources=each.resources, machine=wish_of(each.machine)) for each in spec.alternatives]
+    return any_shape_of(shapes, ordered=spec.ordered)
+
+
+def _need_faults(spec: TaskSpec) -> Iterator[tuple[str, str]]:
+    own = list(_resource_faults("resources", spec.cpus, spec.resources, spec.machine))
+    yield from own
+    if spec.both_alternatives:
+        yield "resources.ordered", "is set and so is any_of; set one of them"
+        return
+    name = "ordered" if spec.ordered else "any_of"
+    if len(spec.alternatives) > MAX_ALTERNATIVES:
+        yield f"resources.{name}", f"has {len(spec.alternatives)} entries, at most {MAX_ALTERNATIVES} are taken"
+    # What is wrong beside the alternatives is wrong in each of them, and is said once.
+    for index, each in enumerate(spec.alternatives[:MAX_ALTERNATIVES] if not own else ()):
+        path = f"resources.{name}[{index}]"
+        if each.nested:
+            yield path, "has alternatives itself; list them all in one place"
+        yield from _resource_faults(path, each.cpus, each.resources, each.machine)
+
+
+def _resource_faults(
+    path: str, cpus: float | None, resources: Resources, machine: AskedMachine
+) -> Iterator[tuple[str, str]]:
     if cpus is not None and not (math.isfinite(cpus) and 0 <= cpus <= MAX_CPUS):
-        yield "resources.cpus", f"is {cpus:g}, must be a number from 0 to {MAX_CPUS:,.0f}"
-    resources: Resources = spec.resources
-    for field, size in (("memory_bytes", resources.memory_bytes), ("disk_bytes", resources.disk_bytes)):
+        yield f"{path}.cpus", f"is {cpus:g}, must be a number from 0 to {MAX_CPUS:,.0f}"
+    sizes = {
+        "memory_bytes": resources.memory_bytes,
+        "disk_bytes": resources.disk_bytes,
+        "gpus.memory_bytes": machine.gpu_memory_bytes,
+    }
+    for field, size in sizes.items():
         if size > MAX_BYTES:
-            yield f"resources.{field}", f"is {size:,}, more than any machine has; the unit is bytes"
-    if resources.gpu_name and not resources.gpu_count:
-        yield "resources.gpus.count", "is 0; say how many, at least 1"
+            yield f"{path}.{field}", f"is {size:,}, more than any machine has; the unit is bytes"
+    if (resources.gpu_name or machine.gpu_memory_bytes) and not resources.gpu_count:
+        yield f"{path}.gpus.count", "is 0; say how many, at least 1"
     if resources.gpu_count > MAX_GPUS:
-        yield "resources.gpus.count", f"is {resources.gpu_count:,}, at most {MAX_GPUS:,} are taken"
-    yield from _free_text_faults("resources.gpus.name", resources.gpu_name, MAX_NAME_CHARS)
-    yield from _label_faults("resources.labels", resources.labels)
+        yield f"{path}.gpus.count", f"is {resources.gpu_count:,}, at most {MAX_GPUS:,} are taken"
+    yield from _free_text_faults(f"{path}.gpus.name", resources.gpu_name, MAX_NAME_CHARS)
+    yield from _label_faults(f"{path}.labels", resources.labels)
+    for key, _ in resources.labels[:MAX_LABELS]:
+        if reserved.is_reserved(key):
+            yield f"{path}.labels[{key[:40]!r}]", reserved.INSTEAD
+    for field, text in machine_faults(machine, resources.memory_bytes):
+        yield f"{path}.machine.{field}", text
 
 
 def _time_faults(spec: TaskSpec, terms: LeaseTerms) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """An order to start an attempt. `body` is the spec, unread."""
+    """An order to start an attempt.
+
+    Attributes:
+        body: the spec, unread.
+        alternative: which of the spec's alternatives the agent is to take as what the task needs; None: it has none.
+    """
 
     fence: Fence
     task_id: TaskId
@@ -98,6 +103,7 @@ class Assignment:
     namespace: str
     body: bytes
     gpu_indexes: tuple[int, ...]
+    alternative: int | None = None
 
 
 class StopCause(IntEnum):

@@ -84,6 +84,7 @@ class Reason(StrEnum):
     # PENDING
     CAPACITY = "capacity"
     NO_MATCH = "no_match"
+    PROVISIONING = "provisioning"
     BACKOFF = "backoff"
     NOT_BEFORE = "not_before"
     STARTING = "starting"

@@ -5,11 +5,12 @@ Frozen values only. `limits.py` says which specs are good; `outcome.py` what fol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NewType
+from typing import Final, NewType
 
+from styx_server.core.machines.needs import NOTHING_ASKED, AskedMachine, MachineWish
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 
 TaskId = NewType("TaskId", int)
@@ -21,6 +22,8 @@ DEFAULT_POOL = "default"
 DEFAULT_DISCONNECT_SECONDS = 900.0
 DEFAULT_BACKOFF_SECONDS = 1.0
 DEFAULT_MAX_BACKOFF_SECONDS = 300.0
+ANY_MACHINE: Final = MachineWish()
+"""What most tasks say of their machine: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +43,47 @@ class Shape:
     """All that scheduling looks at; tasks of one shape are interchangeable but for priority, namespace and age.
 
     It is looked up several times for each task that is placed, so its hash is made once.
+
+    Attributes:
+        resources: what is reserved; of a shape with alternatives, by the first of them.
+        machine: which machines are meant; likewise.
+        alternatives: shapes without alternatives, any of which will do; none: only this one.
+        ordered: the first of them that can be had is wanted, not the cheapest.
+        picky: `machine` says something.
     """
 
     pool: str
     resources: Resources
+    machine: MachineWish = ANY_MACHINE
+    alternatives: tuple[Shape, ...] = ()
+    ordered: bool = False
+    picky: bool = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.pool, self.resources)))
+        object.__setattr__(self, "picky", self.machine != ANY_MACHINE)
+        content = (self.pool, self.resources, self.machine, self.alternatives, self.ordered)
+        object.__setattr__(self, "_hash", hash(content))
 
     def __hash__(self) -> int:
         return self._hash
+
+    @property
+    def choices(self) -> tuple[Shape, ...]:
+        """What it may be placed as: its alternatives, or else itself."""
+        return self.alternatives or (self,)
+
+
+def any_shape_of(alternatives: Sequence[Shape], *, ordered: bool) -> Shape:
+    """One shape for all of these, at least one, of which each says the same pool. Their order is that of the spec."""
+    first = alternatives[0]
+    return Shape(
+        pool=first.pool,
+        resources=first.resources,
+        machine=first.machine,
+        alternatives=tuple(alternatives),
+        ordered=ordered,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +94,20 @@ class RetryPolicy:
     backoff_seconds: float = DEFAULT_BACKOFF_SECONDS
     max_backoff_seconds: float = DEFAULT_MAX_BACKOFF_SECONDS
     on_exit_codes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """One of several things that a caller would take, complete: what it left unset is filled in.
+
+    Attributes:
+        nested: it had alternatives itself, which is refused.
+    """
+
+    cpus: float | None = None
+    resources: Resources = Resources()
+    machine: AskedMachine = NOTHING_ASKED
+    nested: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +122,10 @@ class TaskSpec:
     workdir: str = ""
     cpus: float | None = None
     resources: Resources = Resources()
+    machine: AskedMachine = NOTHING_ASKED
+    alternatives: tuple[Alternative, ...] = ()
+    ordered: bool = False
+    both_alternatives: bool = False
     pool: str = ""
     priority: int = 0
     timeout_seconds: float | None = None

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Final
 
+import structlog
+
 from styx_server.clock import Clock
 from styx_server.core.errors import NotFound, Unauthenticated
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms
@@ -17,8 +19,10 @@ from styx_server.core.task import AgentId, Resources, TaskId
 from styx_server.services.access import digest
 from styx_server.services.shapes import Shapes
 from styx_server.services.tasks import Mutation, claim
-from styx_server.store.database import Database, Row
+from styx_server.store.database import Database, Row, Transaction
 from styx_server.store.rows import capacity_from_json
+
+_log = structlog.get_logger()
 
 _TASKS_SHOWN: Final = 100
 
@@ -200,17 +204,30 @@ class Agents:
                     reason="JOIN_TOKEN_INVALID",
                 )
             await transaction.execute("use_join_token", id=token["id"])
+            if token["instance_id"] is not None:
+                await _move_in(transaction, token["instance_id"], row["id"])
             return AgentId(row["id"])
 
     async def _views(self, rows: Sequence[Row]) -> list[AgentView]:
         held: dict[int, list[_Held]] = {}
         live = await self._database.fetch("live_attempts_of", agent_ids=[row["id"] for row in rows]) if rows else []
         for row in live:
-            resources = (await self._shapes.get(row["shape_id"])).resources
+            shape = await self._shapes.get(row["shape_id"])
+            resources = shape.choices[row["alternative"] or 0].resources
             held.setdefault(row["agent_id"], []).append(
                 _Held(resources=resources, gpu_indexes=row["gpu_indexes"] or ())
             )
         return [_view(row, held.get(row["id"], []), self._unreachable_seconds) for row in rows]
+
+
+async def _move_in(transaction: Transaction, instance_id: int, agent_id: int) -> None:
+    """The agent of a rented machine has come."""
+    if await transaction.fetch_row("join_instance", id=instance_id, agent_id=agent_id) is None:
+        raise Unauthenticated(
+            f"instance i{instance_id} is being given back, or has an agent already; end this machine",
+            reason="JOIN_TOKEN_INVALID",
+        )
+    _log.info("machine_joined", instance=instance_id, agent=agent_id)
 
 
 def _view(row: Row, held: Sequence[_Held], unreachable_seconds: float) -> AgentView:

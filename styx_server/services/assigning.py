@@ -98,6 +98,7 @@ class Assigning:
             agent_ids=agents,
             epochs=[fleet[agent_id].epoch for agent_id in agents],
             gpus=[",".join(map(str, placement.reservation.gpu_indexes)) or None for placement in placements],
+            alternatives=[placement.alternative for placement in placements],
             term=term,
         )
 
@@ -143,4 +144,5 @@ def _order(fence: Fence, placement: Placement, row: Row) -> Assignment:
         namespace=row["namespace"],
         body=row["body"],
         gpu_indexes=placement.reservation.gpu_indexes,
+        alternative=placement.alternative,
     )

@@ -120,6 +120,7 @@ class Delivery:
                 namespace=item["namespace"],
                 body=item["body"],
                 gpu_indexes=tuple(item["gpu_indexes"] or ()),
+                alternative=item["alternative"],
             )
             self._registry.dispatch(AgentId(row["agent_id"]), row["epoch"], [order], over)
 

@@ -15,11 +15,12 @@ from styx_server.clock import Clock
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms, LeaseWatch
 from styx_server.core.placement.capacity import AgentSlots, Reservation
 from styx_server.core.placement.ledger import Ledger
+from styx_server.core.placement.machine import machine_kind
 from styx_server.core.states import AttemptState
 from styx_server.core.task import AgentId, Fence
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
-from styx_server.store.rows import capacity_from_json
+from styx_server.store.rows import capacity_from_json, pool_says
 
 _log = structlog.get_logger()
 
@@ -96,7 +97,7 @@ class Roster:
                 wanted = set(self._ledger.fleet.agents)
             for agent_id in wanted - {row["id"] for row in rows}:
                 self._ledger.leave(agent_id)
-            await self._enter([row for row in rows if self._epoch_of(row["id"]) != row["epoch"]])
+            await self._enter([row for row in rows if self._is_news(row)])
         except BaseException:
             self._changed |= wanted
             self._all_at = 0.0
@@ -104,9 +105,10 @@ class Roster:
         for row in rows:
             self._ledger.fleet.set_accepting(row["id"], row["accepting"] and row["id"] not in self._silent)
 
-    def _epoch_of(self, agent_id: AgentId) -> int:
-        agent = self._ledger.fleet.agents.get(agent_id)
-        return -1 if agent is None else agent.epoch
+    def _is_news(self, row: Row) -> bool:
+        """Whether the agent is new, has a new session, or is judged in another way since its pool was changed."""
+        agent = self._ledger.fleet.agents.get(row["id"])
+        return agent is None or agent.epoch != row["epoch"] or agent.kind.pool != pool_says(row)
 
     def _listen(self, rows: list[Row], now: float) -> None:
         self._watch.observe({AgentId(row["id"]): row["lease_seq"] for row in rows if row["connected"]}, now)
@@ -118,9 +120,9 @@ class Roster:
     async def _enter(self, rows: list[Row]) -> None:
         """Takes in agents that are new, or have a new session."""
         for start in range(0, len(rows), _PAGE):
-            epochs = {AgentId(row["id"]): row["epoch"] for row in rows[start : start + _PAGE]}
-            agents = await self._database.fetch("list_agents", after=0, count=_PAGE, ids=list(epochs))
-            live = await self._database.fetch("live_attempts_of", agent_ids=list(epochs))
+            seen = {AgentId(row["id"]): row for row in rows[start : start + _PAGE]}
+            agents = await self._database.fetch("list_agents", after=0, count=_PAGE, ids=list(seen))
+            live = await self._database.fetch("live_attempts_of", agent_ids=list(seen))
             held: dict[AgentId, dict[Fence, Reservation]] = {}
             queues = {AgentId(row["id"]) for row in agents if row["queues"]}
             for row in live:
@@ -132,7 +134,8 @@ class Roster:
                     pool=row["pool"],
                     labels=row["labels"],
                     total=capacity_from_json(row["capacity"]),
-                    epoch=epochs[row["id"]],
+                    kind=machine_kind(row["token_labels"], row["facts"], pool_says(seen[row["id"]])),
+                    epoch=seen[row["id"]]["epoch"],
                     accepting=False,
                     queues=row["queues"],
                 )
@@ -147,7 +150,7 @@ class Roster:
         return Reservation(
             agent_id=AgentId(row["agent_id"]),
             namespace=row["namespace"],
-            resources=(await self._shapes.get(row["shape_id"])).resources,
+            resources=(await self._shapes.get(row["shape_id"])).choices[row["alternative"] or 0].resources,
             gpu_indexes=gpu_indexes,
             queued=unstarted and row["agent_id"] in queues,
         )

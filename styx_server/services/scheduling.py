@@ -19,6 +19,7 @@ from styx_server.services.assigning import BATCH, Assigning
 from styx_server.services.elsewhere import Elsewhere
 from styx_server.services.roster import Roster
 from styx_server.services.shapes import Shapes
+from styx_server.services.wants import Wants
 from styx_server.store.database import Database, Row
 
 _LEARN_GAP_SECONDS: Final = 2.0
@@ -37,7 +38,11 @@ class Views:
 
 
 class Scheduling:
-    """The leader's view of what waits and what is free; on other servers it knows nothing and does nothing."""
+    """The leader's view of what waits and what is free; on other servers it knows nothing and does nothing.
+
+    Attributes:
+        wants: what it found no room for.
+    """
 
     def __init__(
         self,
@@ -60,17 +65,19 @@ class Scheduling:
         self._term = 0
         self._unsure = True
         self._learn_at = 0.0
+        self.wants = Wants(self._backlog.count_ready, wake)
 
     def lead(self, term: int) -> None:
         """This server leads under this term: the next round learns what there is."""
-        self._term = term
+        self._term = self.wants.term = term
         self._learn_at = 0.0
         self.doubt()
 
     def resign(self) -> None:
         """Another server leads, or none."""
         self._term = 0
-        self._backlog = Backlog()
+        self._backlog.namespaces.clear()
+        self.wants.forget()
         self._roster.forget()
 
     def doubt(self) -> None:
@@ -139,7 +146,7 @@ class Scheduling:
             if backlog.wants_refill():
                 await self._refill(backlog)
         plan, stored = await self._place(now)
-        await self._shapes.explain(plan.blocked)
+        await self._shapes.explain(self.wants.note(plan.blocked))
         if plan.placements and not stored:
             return _REFUSED_SECONDS
         if len(plan.placements) == BATCH or any(map(NamespaceBacklog.wants_refill, self._backlog.namespaces.values())):

@@ -6,12 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
+from styx_server.core.machines import reserved
+from styx_server.core.machines.needs import MachineWish, SpotUse
+from styx_server.core.machines.offer import Place
 from styx_server.core.placement.capacity import Capacity, Gpu
+from styx_server.core.placement.machine import PoolSays
 from styx_server.core.session import LogEnd, StopCause, StopOrder
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 from styx_server.core.task import (
+    ANY_MACHINE,
     AgentId,
     AttemptView,
     EventView,
@@ -27,10 +32,19 @@ from styx_server.core.task import (
 )
 from styx_server.store.database import Row
 
+_WISH: Final = f"{reserved.PREFIX}wish"
+
 
 def shape_to_json(shape: Shape) -> dict[str, Any]:
-    """A shape as stored; equal shapes give equal text."""
+    """A shape as stored; equal shapes give equal text.
+
+    What it says of machines and alternatives is stored as a label that no agent carries: a server of the version
+    before, which knows nothing of them, then leaves such tasks to one that does.
+    """
     need = shape.resources
+    labels = [list(pair) for pair in sorted(need.labels)]
+    if shape.picky or shape.alternatives:
+        labels.append([_WISH, json.dumps(_wish_to_json(shape), sort_keys=True)])
     return {
         "pool": shape.pool,
         "cpus_milli": need.cpus_milli,
@@ -38,7 +52,7 @@ def shape_to_json(shape: Shape) -> dict[str, Any]:
         "gpu_count": need.gpu_count,
         "gpu_name": need.gpu_name,
         "disk_bytes": need.disk_bytes,
-        "labels": [list(pair) for pair in sorted(need.labels)],
+        "labels": labels,
     }
 
 
@@ -52,7 +66,46 @@ def shape_from_json(body: dict[str, Any]) -> Shape:
     needs = dict(body)
     pool = needs.pop("pool")
     labels = tuple((key, value) for key, value in needs.pop("labels"))
+    if labels and labels[-1][0] == _WISH:
+        *own, (_, wish) = labels
+        return Shape(pool=pool, resources=Resources(labels=tuple(own), **needs), **_wish_from_json(json.loads(wish)))
     return Shape(pool=pool, resources=Resources(labels=labels, **needs))
+
+
+def _wish_to_json(shape: Shape) -> dict[str, Any]:
+    wish = shape.machine
+    spoken = {each.name: getattr(wish, each.name) for each in fields(wish)}
+    spoken = {name: value for name, value in spoken.items() if value != getattr(ANY_MACHINE, name)}
+    if wish.places:
+        spoken["places"] = [[place.provider, place.region, place.zone] for place in wish.places]
+    return {
+        "machine": spoken,
+        "alternatives": [shape_to_json(each) for each in shape.alternatives],
+        "ordered": shape.ordered,
+    }
+
+
+def _wish_from_json(body: dict[str, Any]) -> dict[str, Any]:
+    machine: dict[str, Any] = {**body["machine"]}
+    if "places" in machine:
+        parts = machine["places"]
+        machine["places"] = tuple(Place(provider=one, region=two, zone=three) for one, two, three in parts)
+    if "machine_types" in machine:
+        machine["machine_types"] = tuple(machine["machine_types"])
+    if "spot" in machine:
+        machine["spot"] = SpotUse(machine["spot"])
+    return {
+        "machine": MachineWish(**machine),
+        "alternatives": tuple(shape_from_json(each) for each in body["alternatives"]),
+        "ordered": body["ordered"],
+    }
+
+
+def pool_says(row: Row) -> PoolSays:
+    """What the pool of an agent says for tasks that say nothing, in a row of `read_roster`."""
+    word = row["pool_spot"]
+    # A word of a later version is the careful one.
+    return PoolSays(spot=SpotUse(word) if word in set(SpotUse) else SpotUse.NEVER, types=row["pool_types"])
 
 
 def retry_to_json(retry: RetryPolicy) -> str | None:

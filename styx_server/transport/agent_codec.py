@@ -10,6 +10,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.limits import MAX_LABELS
+from styx_server.core.machines.reserved import without_reserved
 from styx_server.core.session import (
     Assignment,
     AttemptReport,
@@ -26,6 +27,7 @@ from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 from styx_server.services.log_codec import MAX_CHUNK_BYTES, Codec, pack_times
 from styx_server.services.log_streams import Chunk
 from styx_server.transport.codec import capacity, duration, duration_seconds
+from styx_server.transport.needs_codec import with_alternative
 
 MAX_MESSAGE_CHARS: Final = 1000
 _MAX_CPU_SECONDS: Final = 1e9
@@ -44,7 +46,7 @@ def hello(message: wire.Hello, now: datetime) -> Hello:
         last_epoch=max(0, min(message.last_epoch, _MAX_EPOCH)),
         version=_clean(message.version),
         capacity=capacity(message.capacity),
-        labels=_bounded(message.labels),
+        labels=without_reserved(_bounded(message.labels)),
         facts=_bounded(message.facts),
         isolation=_clean(message.isolation),
         held=tuple(_held(item, now) for item in message.attempts),
@@ -107,7 +109,7 @@ def assign(assignments: Iterable[Assignment]) -> wire.ServerMessage:
             fence=item.fence,
             task_id=item.task_id,
             attempt=item.attempt,
-            spec=item.body,
+            spec=item.body if item.alternative is None else with_alternative(item.body, item.alternative),
             gpu_indexes=item.gpu_indexes,
             namespace=item.namespace,
         )

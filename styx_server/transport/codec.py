@@ -27,7 +27,6 @@ from styx_server.core.task import (
     EventView,
     NewTask,
     Outcome,
-    Resources,
     RetryPolicy,
     TaskId,
     TaskSpec,
@@ -37,6 +36,7 @@ from styx_server.services.agents import AgentView
 from styx_server.services.log_reading import Piece
 from styx_server.services.log_streams import StreamState
 from styx_server.services.tasks import TaskDetails
+from styx_server.transport.needs_codec import asked_needs, milli
 
 _MAX_NUMBER_CHARS: Final = 18
 _MAX_GPU_INDEX: Final = 32_767
@@ -47,12 +47,12 @@ _PAGE_BYTES: Final = 2 << 20
 
 def task_id(text: str, field: str = "task_id") -> TaskId:
     """Reads `t42` or `42`."""
-    return TaskId(_number(text, "t", field))
+    return TaskId(number(text, "t", field))
 
 
 def agent_id(text: str) -> AgentId:
     """Reads `a3` or `3`."""
-    return AgentId(_number(text, "a", "agent_id"))
+    return AgentId(number(text, "a", "agent_id"))
 
 
 def request_digest(message: Message) -> bytes:
@@ -97,8 +97,7 @@ async def new_tasks(specs: Iterable[tasks_pb2.TaskSpec], terms: LeaseTerms = USU
 
 def task_spec(spec: tasks_pb2.TaskSpec, size_bytes: int, path: str = "spec") -> TaskSpec:
     """Decodes a spec, without judging it."""
-    need = spec.resources
-    cpus = need.cpus if need.HasField("cpus") else None
+    needs = asked_needs(spec.resources, f"{path}.resources")
     return TaskSpec(
         name=spec.name,
         command=spec.command,
@@ -106,15 +105,12 @@ def task_spec(spec: tasks_pb2.TaskSpec, size_bytes: int, path: str = "spec") -> 
         setup=spec.setup,
         env=dict(spec.env),
         workdir=spec.workdir,
-        cpus=cpus,
-        resources=Resources(
-            cpus_milli=_milli(cpus),
-            memory_bytes=need.memory_bytes,
-            gpu_count=need.gpus.count,
-            gpu_name=need.gpus.name,
-            disk_bytes=need.disk_bytes,
-            labels=tuple(sorted(need.labels.items())),
-        ),
+        cpus=needs.own.cpus,
+        resources=needs.own.resources,
+        machine=needs.own.machine,
+        alternatives=needs.alternatives,
+        ordered=needs.ordered,
+        both_alternatives=needs.both,
         pool=spec.pool,
         priority=spec.priority,
         timeout_seconds=_seconds(spec, "timeout"),
@@ -239,7 +235,7 @@ def capacity(message: agents_pb2.Capacity) -> Capacity:
         if gpu.index <= _MAX_GPU_INDEX
     }
     return Capacity(
-        cpus_milli=_milli(message.cpus),
+        cpus_milli=milli(message.cpus),
         memory_bytes=message.memory_bytes,
         disk_bytes=message.disk_bytes,
         gpus=tuple(gpus[index] for index in sorted(gpus)),
@@ -343,7 +339,6 @@ def _unsupported(spec: tasks_pb2.TaskSpec) -> Iterable[str]:
         "depends_on": lambda: bool(spec.depends_on),
         "secrets": lambda: bool(spec.secrets),
         "deadline": lambda: spec.HasField("deadline"),
-        "resources.any_of": lambda: bool(spec.resources.any_of),
     }
     return [name for name, is_given in given.items() if is_given()]
 
@@ -366,14 +361,8 @@ def _time(message: Message, field: str, path: str) -> datetime | None:
     return when
 
 
-def _milli(cpus: float | None) -> int:
-    if cpus is None:
-        return 1000
-    # Judged later, by its own value; here it must only not overflow.
-    return round(cpus * 1000) if 0 <= cpus <= 1e9 else 0
-
-
-def _number(text: str, letter: str, field: str) -> int:
+def number(text: str, letter: str, field: str) -> int:
+    """Reads an id with its letter, or without."""
     digits = text.strip().removeprefix(letter)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_NUMBER_CHARS):
         shown = text if len(text) <= 40 else text[:40] + "..."

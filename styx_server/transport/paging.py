@@ -1,4 +1,7 @@
-"""Page tokens: where a list goes on, bound to the list that made them. They carry no authority."""
+"""Page tokens: where a list goes on, bound to the list that made them. They carry no authority.
+
+A position is a number, or a text where a list is in the order of names.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from styx_server.core.errors import InvalidRequest, Violation
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000
 
+_MAX_DIGITS: Final = 19
+
 
 def page_size(wanted: int) -> int:
     """The size that is meant.
@@ -24,7 +29,7 @@ def page_size(wanted: int) -> int:
     return min(wanted or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
-def make_token(position: int, *scope: str) -> str:
+def make_token(position: int | str, *scope: str) -> str:
     """A token for the page behind `position`, good only for a list with the same `scope`."""
     return base64.urlsafe_b64encode(f"{position}.{_mark(scope)}".encode()).decode().rstrip("=")
 
@@ -35,17 +40,31 @@ def read_token(token: str, *scope: str) -> int | None:
     Raises:
         InvalidRequest: it is not of this list; reason PAGE_TOKEN_INVALID.
     """
+    position = read_text_token(token, *scope)
+    if position is None:
+        return None
+    if not (position.isascii() and position.isdigit() and len(position) <= _MAX_DIGITS):
+        raise _foreign()
+    return int(position)
+
+
+def read_text_token(token: str, *scope: str) -> str | None:
+    """The same, when the position is a text."""
     if not token:
         return None
     try:
-        text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode("ascii")
-        position, mark = text.split(".")
-        if mark == _mark(scope) and len(position) <= 19:
-            return int(position)
+        text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
     except (ValueError, binascii.Error):
-        pass
+        raise _foreign() from None
+    position, _, mark = text.rpartition(".")
+    if mark != _mark(scope):
+        raise _foreign()
+    return position
+
+
+def _foreign() -> InvalidRequest:
     text = "does not belong to this list with this filter; start over without one"
-    raise InvalidRequest([Violation(field="page_token", description=text)], reason="PAGE_TOKEN_INVALID")
+    return InvalidRequest([Violation(field="page_token", description=text)], reason="PAGE_TOKEN_INVALID")
 
 
 def _mark(scope: tuple[str, ...]) -> str:

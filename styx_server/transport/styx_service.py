@@ -25,9 +25,12 @@ from styx_server.services.removal import Removal
 from styx_server.services.submission import Submission, Submit
 from styx_server.services.tasks import MAX_ID, Mutation, Tasks
 from styx_server.transport import codec
+from styx_server.transport.instance_methods import InstanceMethods
 from styx_server.transport.machine_methods import MachineMethods
+from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.mutations import mutation_fields
 from styx_server.transport.paging import make_token, page_size, read_token
+from styx_server.transport.pool_methods import PoolMethods
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -46,15 +49,17 @@ class UseCases:
     agents: Agents
     removal: Removal
     information: ServerInformation
+    machines: MachineUseCases
 
 
-class StyxService(MachineMethods, styx_service_pb2_grpc.StyxServiceServicer):
+class StyxService(MachineMethods, PoolMethods, InstanceMethods, styx_service_pb2_grpc.StyxServiceServicer):
     """`styx.v1.StyxService`; the comments in the proto are its reference."""
 
     def __init__(self, use: UseCases, terms: LeaseTerms = USUAL_TERMS) -> None:
         self._use = use
         self._agents = use.agents
         self._removal = use.removal
+        self._machines = use.machines
         self._terms = terms
 
     async def SubmitTask(  # noqa: N802

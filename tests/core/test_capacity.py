@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from styx_server.core.placement.capacity import AgentSlots, Capacity, Gpu, Reservation
 from styx_server.core.placement.fleet import Fleet
-from styx_server.core.task import Fence, Resources
+from styx_server.core.task import Fence, Resources, Shape
 from tests.support.builders import GIB, a_capacity, a_shape, some_gpus, some_slots
 
 
@@ -16,8 +16,13 @@ def free(agent: AgentSlots) -> tuple[int, int, int, tuple[Gpu, ...]]:
     return (agent.free_cpus_milli, agent.free_memory_bytes, agent.free_disk_bytes, tuple(agent.free_gpus))
 
 
+def as_shape(need: Resources) -> Shape:
+    return Shape(pool="default", resources=need)
+
+
 def take(agent: AgentSlots, need: Resources) -> Reservation:
-    return Reservation(agent_id=agent.agent_id, namespace="default", resources=need, gpu_indexes=agent.take(need))
+    indexes = agent.take(as_shape(need))
+    return Reservation(agent_id=agent.agent_id, namespace="default", resources=need, gpu_indexes=indexes)
 
 
 NEEDS = st.builds(
@@ -44,7 +49,7 @@ def test_giving_back_restores_exactly_what_was_taken(needs: list[Resources], cho
     for choice in choices:
         if wanted and choice % 2:
             need = wanted.pop()
-            if agent.fits_now(need):
+            if agent.fits_now(as_shape(need)):
                 held.append(take(agent, need))
                 assert len(held[-1].gpu_indexes) == need.gpu_count
         elif held:
@@ -100,9 +105,9 @@ def test_an_accelerator_matches_by_its_model_or_a_word_of_it(wanted: str, found:
     indexes = []
     for count in range(5):
         agent = some_slots(total=TOTAL)
-        need = Resources(gpu_count=count, gpu_name=wanted)
-        if agent.fits_now(need):
-            indexes = list(agent.take(need))
+        shape = a_shape(gpu_count=count, gpu_name=wanted)
+        if agent.fits_now(shape):
+            indexes = list(agent.take(shape))
     assert indexes == found
 
 

@@ -19,9 +19,10 @@ def test_load_spreads_over_equal_agents() -> None:
         fleet.put(some_slots(number), {})
     chosen = []
     for _ in range(6):
-        agent = fleet.place(a_shape(), 0.0)
-        assert agent is not None
-        agent.take(a_shape().resources)
+        found = fleet.place(a_shape(), 0.0)
+        assert found is not None
+        agent, _ = found
+        agent.take(a_shape())
         chosen.append(agent.agent_id)
     assert sorted(chosen) == [1, 1, 2, 2, 3, 3]
 
@@ -116,7 +117,7 @@ class Moves:
         return [
             agent.agent_id
             for agent in self.ledger.fleet.agents.values()
-            if not agent.lacks(shape) and (agent.fits_now(need) or agent.may_queue(need, self.now))
+            if not agent.lacks(shape) and (agent.fits_now(shape) or agent.may_queue(need, self.now))
         ]
 
 

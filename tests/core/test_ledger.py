@@ -7,17 +7,18 @@ from hypothesis import strategies as st
 
 from styx_server.core.placement.capacity import Reservation
 from styx_server.core.placement.ledger import Ledger
-from styx_server.core.task import AgentId, Fence, Resources
+from styx_server.core.task import AgentId, Fence, Resources, Shape
 from tests.support.builders import a_capacity, some_slots
 
 NEED = Resources(cpus_milli=500)
+SHAPE = Shape(pool="default", resources=NEED)
 
 
 def taken(ledger: Ledger, fence: int, agent_id: int) -> None:
     """A plan takes something on an agent, and it stands under a fence."""
     agent = ledger.fleet.agents[AgentId(agent_id)]
     reservation = Reservation(
-        agent_id=agent.agent_id, namespace="default", resources=NEED, gpu_indexes=agent.take(NEED)
+        agent_id=agent.agent_id, namespace="default", resources=NEED, gpu_indexes=agent.take(SHAPE)
     )
     ledger.usage["default"] = ledger.usage.get("default", 0) + NEED.cpus_milli
     ledger.note(Fence(fence), reservation)

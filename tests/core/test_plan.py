@@ -145,4 +145,4 @@ def test_no_round_gives_more_than_there_is_or_forgets_a_task(
         unplaced = [task for task in waiting if task.task_id not in placed and not task.ready_at]
         assert {task.shape for task in unplaced} <= set(plan.blocked)
         for agent in fleet.agents.values():
-            assert not any(agent.fits_now(task.shape.resources) and not agent.lacks(task.shape) for task in unplaced)
+            assert not any(agent.fits_now(task.shape) and not agent.lacks(task.shape) for task in unplaced)

@@ -30,6 +30,15 @@ MUTATIONS = {
     "DrainAgent",
     "RemoveAgent",
     "CreateJoinToken",
+    "CreatePool",
+    "UpdatePool",
+    "DeletePool",
+    "TerminateInstance",
+    "RefreshCatalog",
+    "ImportCatalog",
+    "SetBudget",
+    "DeleteBudget",
+    "SetRenting",
 }
 QUERIES = {
     "GetTask",
@@ -39,6 +48,16 @@ QUERIES = {
     "StreamLogs",
     "ListAgents",
     "GetAgent",
+    "GetPool",
+    "ListPools",
+    "ListInstances",
+    "GetInstance",
+    "ListOffers",
+    "ListGpus",
+    "CheckProviders",
+    "PlanTasks",
+    "GetCost",
+    "ListBudgets",
     "GetServerInfo",
 }
 

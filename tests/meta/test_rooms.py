@@ -50,6 +50,8 @@ def test_the_walls_between_the_rooms_hold() -> None:
         ("styx_cli", {"styx_server", "styx_agent", "asyncpg", "rich", "grpc", "starlette"}),
         ("styx_agent.supervisor", {"styx", "grpc", "google", "structlog", "asyncpg"}),
         ("styx_server.core", {"grpc", "google", "asyncpg", "structlog", "asyncio"}),
+        ("styx_server.providers.fake", {"grpc", "google", "asyncpg", "boto3", "kubernetes_asyncio"}),
+        ("styx_server.providers.processes.keeper", {"grpc", "asyncpg", "structlog", "asyncio", "subprocess"}),
     ],
 )
 def test_a_room_loads_without_strangers(module: str, strangers: set[str]) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.providers.market import Market
+
+if TYPE_CHECKING:
+    from tests.providers.gcp_market import GcpMarket
 
 # Whoever adds a provider adds `<name>_market.py` beside this file. Imported only when its turn comes: a cloud's library
 # takes seconds.
@@ -22,4 +26,13 @@ MARKETS = {
 async def market(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Market]:
     """A fresh double of each provider in turn."""
     async with importlib.import_module(MARKETS[request.param]).open_market(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def gcp(tmp_path: Path) -> AsyncIterator[GcpMarket]:
+    """A fresh double of Google Cloud, for what is special about it."""
+    from tests.providers.gcp_market import open_market
+
+    async with open_market(tmp_path) as opened:
         yield opened

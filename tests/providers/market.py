@@ -42,7 +42,7 @@ class Market(Protocol):
         ...
 
     async def lose_answer(self, times: int = 1) -> None:
-        """The next rents are carried out, and their answers are lost."""
+        """The next rents are carried out, and their answers are lost. Raises LookupError when they cannot be."""
         ...
 
     async def preempt(self, cloud_id: str) -> None:

@@ -52,6 +52,14 @@ async def refuse(market: Market, kind: RefusalKind) -> None:
         pytest.skip(f"{market.provider.name} never says {kind}: {error}")
 
 
+async def lose_answer(market: Market) -> None:
+    """The answer to the next rent is lost, if there is a way from the provider to here on which it can be."""
+    try:
+        await market.lose_answer()
+    except LookupError as error:
+        pytest.skip(f"{market.provider.name} loses no answers: {error}")
+
+
 # Rent.
 
 
@@ -116,7 +124,7 @@ async def test_the_same_key_twice_at_once_is_one_machine(market: Market) -> None
 
 async def test_after_a_lost_answer_the_same_key_finds_the_machine(market: Market) -> None:
     order = market.order("styx-a1")
-    await market.lose_answer()
+    await lose_answer(market)
     with pytest.raises(ProviderError) as caught:
         await market.provider.rent(order)
     assert not caught.value.fate_known
@@ -128,7 +136,7 @@ async def test_after_a_lost_answer_the_same_key_finds_the_machine(market: Market
 
 async def test_a_machine_whose_answer_was_lost_is_on_the_list(market: Market) -> None:
     order = market.order("styx-a1")
-    await market.lose_answer()
+    await lose_answer(market)
     with pytest.raises(ProviderError):
         await market.provider.rent(order)
     await market.settle()

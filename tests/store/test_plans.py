@@ -103,6 +103,7 @@ def assigns(ids: list[int], fences: list[int]) -> dict[str, Any]:
         "agent_ids": [1] * size,
         "epochs": [1] * size,
         "gpus": [None] * size,
+        "alternatives": [None] * size,
         "term": 1,
         "now": None,
     }

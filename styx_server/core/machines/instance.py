@@ -9,6 +9,7 @@ from enum import Enum, IntEnum
 from typing import Final, NewType
 
 from styx_server.core.machines.offer import Offer, Place
+from styx_server.core.machines.refusal import RefusalKind
 from styx_server.core.task import AgentId
 
 InstanceId = NewType("InstanceId", int)
@@ -73,8 +74,6 @@ INSTANCE_TRANSITIONS: Final[dict[tuple[InstanceState, InstanceState], frozenset[
     (_S.LAUNCHED, _S.READY): frozenset({_A.JOIN}),
     (_S.LAUNCHED, _S.TERMINATING): frozenset({_A.RENTER, _A.SCALER, _A.USER, _A.SWEEPER}),
     (_S.READY, _S.DRAINING): frozenset({_A.SCALER, _A.USER}),
-    # Work came while it was about to leave.
-    (_S.DRAINING, _S.READY): frozenset({_A.SCALER}),
     (_S.READY, _S.TERMINATING): frozenset({_A.USER, _A.SWEEPER, _A.SCALER}),
     (_S.DRAINING, _S.TERMINATING): frozenset({_A.SCALER, _A.USER, _A.SWEEPER}),
     (_S.TERMINATING, _S.TERMINATED): frozenset({_A.RENTER, _A.SWEEPER}),
@@ -145,6 +144,9 @@ class CloudMachine:
         cloud_id: the provider's own name for it, unique within provider and region.
         key: the idempotency key of its order, read back from its tags or name; empty: not one of ours.
         reason: why it ended, where the provider says; `preempted` when it took a spot machine back.
+        message: the same for people, in the provider's words.
+        refusal: the provider accepted the order, and it has turned out since that the machine does not come up: a
+            cluster without room, an image that is not there. To be taken as the refusal of the order, and released.
     """
 
     place: Place
@@ -155,6 +157,8 @@ class CloudMachine:
     spot: bool = False
     create_time: datetime | None = None
     reason: str = ""
+    message: str = ""
+    refusal: RefusalKind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +166,7 @@ class Instance:
     """One row of what Styx rented.
 
     Attributes:
-        attempt: how often a place was tried for it; each try has its own key and offer.
+        key: the idempotency key of its order.
         cloud_id: empty until the provider has named it.
         agent_id: of the agent that joined from it.
         reason: a stable word for why it is in its state: `capacity`, `idle`, `preempted`, `never_joined`, ...

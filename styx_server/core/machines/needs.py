@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from styx_server.core.machines.offer import Place
 
@@ -42,6 +43,28 @@ class MachineWish:
     arch: str = ""
     spot: SpotUse | None = None
     max_price_micros: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedMachine:
+    """What a caller says about the machine, word by word and not judged yet; see `wish.py`. The default says nothing.
+
+    Attributes:
+        infra: places, as `aws/us-east-1`.
+        max_hourly_cost: in dollars; None: not given.
+    """
+
+    infra: tuple[str, ...] = ()
+    machine_types: tuple[str, ...] = ()
+    spot: SpotUse | None = None
+    max_hourly_cost: float | None = None
+    cpus_exact: bool = False
+    memory_exact: bool = False
+    gpu_memory_bytes: int = 0
+    arch: str = ""
+
+
+NOTHING_ASKED: Final = AskedMachine()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ is in memory, everything behind it only in the database until `refill` brings th
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +18,9 @@ Key = tuple[int, int]
 
 _PART: Final = 2_000
 """As much is read in one go: a hundredth of a second's work, and meanwhile nobody else's task is placed."""
+
+_COUNTED: Final = 1_000
+"""Tasks of a shape are counted one by one up to here; nobody wants as many machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class NamespaceBacklog:
             task = self._tasks.get(task_id)
             if task is not None and task.ready_at == ready_at:
                 self._tasks[task_id] = ready = replace(task, ready_at=0.0)
-                self._push(ready)
+                heapq.heappush(self._ready.setdefault(ready.shape, []), ready.key)
 
     def next_time(self) -> float | None:
         """When the next task becomes ready, as a wall-clock timestamp."""
@@ -119,12 +122,19 @@ class NamespaceBacklog:
         """The task of `shape` whose turn is next."""
         heap = self._ready.get(shape)
         while heap:
-            task = self._tasks.get(TaskId(heap[0][1]))
-            if task is not None and task.key == heap[0] and not task.ready_at:
-                return task
+            if _is_ready(self._tasks, heap[0]):
+                return self._tasks[TaskId(heap[0][1])]
             heapq.heappop(heap)
         self._ready.pop(shape, None)
         return None
+
+    def count_ready(self, shape: Shape) -> int:
+        """How many tasks of `shape` are ready."""
+        heap = self._ready.get(shape, ())
+        if len(heap) > _COUNTED:
+            return len(heap)
+        # The heap may name a task twice, and tasks that are gone.
+        return sum(_is_ready(self._tasks, key) for key in set(heap))
 
     def _insert(self, task: Waiting) -> None:
         known = self._tasks.get(task.task_id)
@@ -135,10 +145,7 @@ class NamespaceBacklog:
         if task.ready_at:
             heapq.heappush(self._later, (task.ready_at, task.task_id))
         else:
-            self._push(task)
-
-    def _push(self, task: Waiting) -> None:
-        heapq.heappush(self._ready.setdefault(task.shape, []), task.key)
+            heapq.heappush(self._ready.setdefault(task.shape, []), task.key)
 
 
 class Backlog:
@@ -158,6 +165,10 @@ class Backlog:
             found = self.namespaces[name] = NamespaceBacklog(name, self._window)
         return found
 
+    def count_ready(self, shape: Shape) -> int:
+        """How many tasks of `shape` are ready; of very many about how many."""
+        return sum(backlog.count_ready(shape) for backlog in self.namespaces.values())
+
     def forget(self) -> None:
         """Empties memory; all is behind the horizons again, to be read anew."""
         self.namespaces = {name: NamespaceBacklog(name, self._window) for name in self.namespaces}
@@ -171,3 +182,9 @@ class Backlog:
         """When the next task anywhere becomes ready, as a wall-clock timestamp."""
         times = [at for backlog in self.namespaces.values() if (at := backlog.next_time()) is not None]
         return min(times, default=None)
+
+
+def _is_ready(tasks: Mapping[TaskId, Waiting], key: Key) -> bool:
+    """Whether an entry of a heap still stands for a task that is ready."""
+    task = tasks.get(TaskId(key[1]))
+    return task is not None and task.key == key and not task.ready_at

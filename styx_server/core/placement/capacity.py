@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from styx_server.core.gpu_names import is_meant
+from styx_server.core.placement.machine import MachineKind
 from styx_server.core.placement.pace import Pace
 from styx_server.core.task import AgentId, Fence, Resources, Shape
 
@@ -46,6 +49,9 @@ class Reservation:
     queued: bool = False
 
 
+_UNKNOWN_KIND: Final = MachineKind()
+
+
 @dataclass(slots=True, kw_only=True)
 class AgentSlots:
     """One agent with what is free on it.
@@ -63,6 +69,7 @@ class AgentSlots:
     pool: str
     labels: Mapping[str, str]
     total: Capacity
+    kind: MachineKind = _UNKNOWN_KIND
     epoch: int = 0
     accepting: bool = True
     free_cpus_milli: int = 0
@@ -83,7 +90,10 @@ class AgentSlots:
         self.free_gpus = list(self.total.gpus)
 
     def lacks(self, shape: Shape) -> str:
-        """What this agent can never give `shape`, in words; empty when it could run it while idle."""
+        """What this agent can never give `shape`, in words; empty when it could run it while idle.
+
+        Of a shape with alternatives it is asked for each of them.
+        """
         need = shape.resources
         if self.pool != shape.pool:
             return f"pool {shape.pool}"
@@ -96,13 +106,18 @@ class AgentSlots:
             return f"{need.memory_bytes / 2**30:.4g} GiB of memory"
         if need.disk_bytes > self.total.disk_bytes:
             return f"{need.disk_bytes / 2**30:.4g} GiB of disk"
-        if need.gpu_count and len(_matching(self.total.gpus, need.gpu_name)) < need.gpu_count:
-            return f"{need.gpu_count} gpus {need.gpu_name}".rstrip()
+        if need.gpu_count:
+            least = shape.machine.gpu_memory_bytes
+            if len(_matching(self.total.gpus, need.gpu_name, least)) < need.gpu_count:
+                size = f" of {least / 2**30:.4g} GiB" if least else ""
+                return f"{need.gpu_count} gpus {need.gpu_name}".rstrip() + size
+        if shape.picky or self.kind.judges:
+            return self.kind.lacks(shape.machine)
         return ""
 
-    def fits_now(self, need: Resources) -> bool:
+    def fits_now(self, shape: Shape) -> bool:
         """Whether what is free now is enough; only asked of agents that lack nothing."""
-        return self.accepting and self._has_free(need)
+        return self.accepting and self._has_free(shape.resources, shape.machine.gpu_memory_bytes)
 
     def may_queue(self, need: Resources, now: float) -> bool:
         """Whether it may be given this although it has no room; only asked of agents that lack nothing.
@@ -120,22 +135,26 @@ class AgentSlots:
             self.allowance = max(0, wanted - self.behind) if self.behind <= wanted // 2 else 0
         return self.allowance > 0
 
-    def _has_free(self, need: Resources) -> bool:
+    def _has_free(self, need: Resources, gpu_memory_bytes: int = 0) -> bool:
         return (
             need.cpus_milli <= self.free_cpus_milli
             and need.memory_bytes <= self.free_memory_bytes
             and need.disk_bytes <= self.free_disk_bytes
-            and (not need.gpu_count or len(_matching(self.free_gpus, need.gpu_name)) >= need.gpu_count)
+            and (
+                not need.gpu_count or len(_matching(self.free_gpus, need.gpu_name, gpu_memory_bytes)) >= need.gpu_count
+            )
         )
 
-    def take(self, need: Resources) -> tuple[int, ...]:
+    def take(self, shape: Shape) -> tuple[int, ...]:
         """Reserves; returns the indexes of the accelerators, lowest first."""
+        need = shape.resources
         self.free_cpus_milli -= need.cpus_milli
         self.free_memory_bytes -= need.memory_bytes
         self.free_disk_bytes -= need.disk_bytes
         if not need.gpu_count:
             return ()
-        taken = tuple(gpu.index for gpu in _matching(self.free_gpus, need.gpu_name)[: need.gpu_count])
+        fitting = _matching(self.free_gpus, need.gpu_name, shape.machine.gpu_memory_bytes)
+        taken = tuple(gpu.index for gpu in fitting[: need.gpu_count])
         self._drop_gpus(taken)
         return taken
 
@@ -185,11 +204,6 @@ class AgentSlots:
             self.free_gpus = [gpu for gpu in self.free_gpus if gpu.index not in indexes]
 
 
-def _matching(gpus: Iterable[Gpu], name: str) -> list[Gpu]:
-    """Those whose model is `name` or has it as a word; case does not matter, an empty name matches all."""
-    wanted = name.casefold()
-    return [gpu for gpu in gpus if not wanted or gpu.name.casefold() == wanted or wanted in _words(gpu.name)]
-
-
-def _words(name: str) -> list[str]:
-    return name.casefold().replace("-", " ").replace("_", " ").split()
+def _matching(gpus: Iterable[Gpu], name: str, memory_bytes: int) -> list[Gpu]:
+    """Those that `name` means, with at least so much memory each."""
+    return [gpu for gpu in gpus if gpu.memory_bytes >= memory_bytes and is_meant(gpu.name, name)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Final
 
 from styx_server.core.placement.capacity import AgentSlots, Reservation
@@ -15,6 +16,9 @@ from styx_server.core.task import AgentId, Fence, Shape
 
 _SHAPES_KEPT: Final = 256
 """Each has a list of agents. Those that were not asked for lately are forgotten, and made anew when they come again."""
+
+_TOLD: Final = 3
+"""So many alternatives are spoken of in one sentence."""
 
 _Turns = OrderedDict[AgentId, AgentSlots]
 
@@ -65,24 +69,48 @@ class Fleet:
             if agent.agent_id in fitting.agents:
                 fitting.look_at(agent)
 
-    def place(self, shape: Shape, now: float) -> AgentSlots | None:
+    def place(self, shape: Shape, now: float) -> tuple[AgentSlots, int] | None:
         """An agent with room for `shape` now, or else one that soon has. Agents take turns, so that load spreads.
 
         Args:
             shape: what is to be placed.
             now: when this round began, in seconds on the monotonic clock.
+
+        Returns:
+            The agent, and the place among `shape.choices` of the one that it is to be given.
         """
-        need, fitting = shape.resources, self._of(shape)
-        return _next(fitting.open, lambda agent: agent.fits_now(need)) or _next(
-            fitting.ahead, lambda agent: agent.may_queue(need, now)
-        )
+        if not shape.alternatives:
+            agent = self._with_room(shape) or self._soon(shape, now)
+            return None if agent is None else (agent, 0)
+        numbered = list(enumerate(shape.alternatives))
+        # Room that is there now comes before room that will be, whichever alternative it is for.
+        found = ((self._with_room(choice), number) for number, choice in numbered)
+        later = ((self._soon(choice, now), number) for number, choice in numbered)
+        return next(((agent, number) for agent, number in chain(found, later) if agent is not None), None)
 
     def explain(self, shape: Shape) -> tuple[bool, str]:
         """Why `shape` waits: whether any agent could ever run it, and one sentence for people."""
+        if shape.alternatives:
+            return self._explain_all(shape)
         fitting = self._of(shape)
         if fitting.verdict is None:
             fitting.verdict = self._verdict(shape, fitting)
         return fitting.verdict
+
+    def _with_room(self, shape: Shape) -> AgentSlots | None:
+        return _next(self._of(shape).open, lambda agent: agent.fits_now(shape))
+
+    def _soon(self, shape: Shape, now: float) -> AgentSlots | None:
+        need = shape.resources
+        return _next(self._of(shape).ahead, lambda agent: agent.may_queue(need, now))
+
+    def _explain_all(self, shape: Shape) -> tuple[bool, str]:
+        verdicts = [(number, *self.explain(each)) for number, each in enumerate(shape.alternatives, 1)]
+        possible = any(verdict[1] for verdict in verdicts)
+        # Those that may come true are what is waited for; the others tell only when there are none of these.
+        told = [f"alternative {number}: {text}" for number, good, text in verdicts if good == possible]
+        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        return possible, "; ".join(told[:_TOLD]) + more
 
     def _verdict(self, shape: Shape, fitting: _Fitting) -> tuple[bool, str]:
         if count := len(fitting.agents):

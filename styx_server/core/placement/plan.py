@@ -14,10 +14,15 @@ from styx_server.core.task import Shape
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """This task goes to that agent, which has reserved what it needs."""
+    """This task goes to that agent, which has reserved what it needs.
+
+    Attributes:
+        alternative: which of the alternatives of its shape it is given; None: it has none.
+    """
 
     task: Waiting
     reservation: Reservation
+    alternative: int | None = None
 
 
 @dataclass(slots=True)
@@ -62,12 +67,12 @@ def plan_round(backlog: Backlog, fleet: Fleet, usage: dict[str, int], *, limit: 
         if used != share:
             heapq.heappush(heads, (-task.priority, used, task.task_id, name, shape_index, shape))
             continue
-        agent = fleet.place(task.shape, now)
-        if agent is None:
+        found = fleet.place(task.shape, now)
+        if found is None:
             possible, message = fleet.explain(task.shape)
             plan.blocked[task.shape] = (Reason.CAPACITY if possible else Reason.NO_MATCH, message)
             continue
-        plan.placements.append(_reserve(task, agent, usage))
+        plan.placements.append(_reserve(task, *found, usage))
         waiting.discard(task.task_id)
         if following := waiting.head(shape):
             entry = (-following.priority, usage[name], following.task_id, name, shape_index, shape)
@@ -75,16 +80,18 @@ def plan_round(backlog: Backlog, fleet: Fleet, usage: dict[str, int], *, limit: 
     return plan
 
 
-def _reserve(task: Waiting, agent: AgentSlots, usage: dict[str, int]) -> Placement:
-    need = task.shape.resources
-    queued = not agent.fits_now(need)
+def _reserve(task: Waiting, agent: AgentSlots, number: int, usage: dict[str, int]) -> Placement:
+    chosen = task.shape.choices[number]
+    need = chosen.resources
+    queued = not agent.fits_now(chosen)
     gpu_indexes: tuple[int, ...] = ()
     if queued:
         agent.plan_queued()
     else:
-        gpu_indexes = agent.take(need)
+        gpu_indexes = agent.take(chosen)
     usage[task.namespace] = usage.get(task.namespace, 0) + max(1, need.cpus_milli)
     reservation = Reservation(
         agent_id=agent.agent_id, namespace=task.namespace, resources=need, gpu_indexes=gpu_indexes, queued=queued
     )
-    return Placement(task=task, reservation=reservation)
+    alternative = number if task.shape.alternatives else None
+    return Placement(task=task, reservation=reservation, alternative=alternative)

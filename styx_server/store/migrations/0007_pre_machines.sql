@@ -32,8 +32,20 @@ create table catalog (
     primary key (provider, region, zone, machine_type, gpu_name, gpu_count)
 );
 
+-- Where the rows of each provider in `catalog` come from. They are replaced together, and the version grows each time.
+create table catalog_sources (
+    provider text primary key,
+    source text not null check (source in ('seed', 'provider', 'import')),
+    version bigint not null default 1,
+    entries integer not null check (entries > 0),
+    fetch_time timestamptz not null,
+    replace_time timestamptz not null default now()
+);
+
+create sequence instance_ids as bigint;
+
 create table instances (
-    id bigint generated always as identity primary key,
+    id bigint primary key,
     pool text not null,
     provider text not null,
     region text not null,
@@ -41,12 +53,11 @@ create table instances (
     machine_type text not null,
     spot boolean not null,
     price_micros bigint not null check (price_micros >= 0),
-    -- The offer and the request as they are sent, byte for byte the same in every call of one try.
+    -- The request as it is sent, byte for byte the same in every call. Emptied once its token is used.
     offer jsonb not null,
     request jsonb,
     state smallint not null default 1 check (state between 1 and 8),
-    -- How often a place was tried for it. Each try has its own key, under which the provider knows the machine.
-    try integer not null default 1 check (try > 0),
+    -- Under this the provider knows the machine. Never used again, also not after the database was restored.
     key text not null unique check (length(key) between 1 and 64),
     cloud_id text not null default '',
     agent_id bigint unique references agents (id),
@@ -62,7 +73,9 @@ create table instances (
     -- When it is next to be looked after: a call that failed is repeated later and later.
     next_time timestamptz not null default now(),
     calls integer not null default 0,
+    -- What the provider's list said: when it had the machine last, since when and how often it did not.
     listed_time timestamptz,
+    missed_time timestamptz,
     missed integer not null default 0,
     constraint instances_ended_has_end_time check ((state >= 7) = (end_time is not null)),
     constraint instances_launched_has_name check (state <> 3 or cloud_id <> '')
@@ -79,11 +92,14 @@ end $$;
 
 create trigger instances_transition_legal before update on instances for each row
 when (old.state <> new.state and (old.state::int, new.state::int) not in (
-    (1, 2), (1, 8), (2, 3), (2, 8), (2, 6), (2, 4), (3, 4), (3, 6), (4, 5), (5, 4), (4, 6), (5, 6), (6, 7)))
+    (1, 2), (1, 8), (2, 3), (2, 4), (2, 6), (2, 8), (3, 4), (3, 6), (4, 5), (4, 6), (5, 6), (6, 7)))
 execute function refuse_instance_step();
 
 -- The machine's own join token: good once, for the agent of this instance and nobody else.
 alter table tokens add column instance_id bigint references instances (id);
+
+-- Which of its task's alternatives a live attempt holds; null: the task has none.
+alter table live_attempts add column alternative smallint;
 
 -- What an hour cost, and when. An interval without an end goes on.
 create table instance_prices (

@@ -16,7 +16,7 @@ select id, expire_time from tokens where digest = :digest;
 
 -- name: lock_join_token
 -- A join token that can still be used, locked until the end of the transaction.
-select id, pool, labels from tokens
+select id, pool, labels, instance_id from tokens
 where digest = :digest and kind = 'join' and revoke_time is null and uses < max_uses
     and expire_time > coalesce(:now::timestamptz, now())
 for update;
@@ -82,7 +82,8 @@ returning agent_leases.agent_id, agent_leases.epoch;
 -- name: live_attempts_of
 -- Every live attempt of an agent, with what decisions need.
 select tasks.id, tasks.fence, tasks.attempt, tasks.attempt_state, tasks.state, tasks.desired, tasks.stop_grace_ms,
-    tasks.namespace, tasks.shape_id, tasks.gpu_indexes, tasks.agent_id, tasks.disconnect_ms, live_attempts.stop_cause
+    tasks.namespace, tasks.shape_id, tasks.gpu_indexes, tasks.agent_id, tasks.disconnect_ms, live_attempts.stop_cause,
+    live_attempts.alternative
 from live_attempts join tasks on tasks.id = live_attempts.task_id
 where live_attempts.agent_id = any(:agent_ids::bigint[]);
 
@@ -97,7 +98,7 @@ left join attempts on attempts.task_id = input.task_id and attempts.fence = inpu
 
 -- name: list_agents
 -- Agents by id, behind one.
-select agents.id, agents.name, agents.pool, agents.labels, agents.capacity, agents.facts, agents.isolation,
+select agents.id, agents.name, agents.pool, agents.labels, agents.token_labels, agents.capacity, agents.facts, agents.isolation,
     agents.version, agents.queues, agents.draining, agents.drain_deadline, agents.create_time, agent_leases.epoch,
     agent_leases.connected, agent_leases.leaving, agent_leases.said_goodbye, agent_leases.beat_time,
     extract(epoch from now() - agent_leases.beat_time)::float8 as beat_age_seconds,
@@ -179,8 +180,10 @@ select agent_id, lease_seq from agent_leases where agent_id = any(:agent_ids::bi
 -- name: read_roster
 -- Agents as scheduling sees them, all or some.
 select agents.id, agent_leases.epoch, agent_leases.lease_seq, agent_leases.connected,
-    agent_leases.connected and not agent_leases.leaving and not agents.draining as accepting
-from agents join agent_leases on agent_leases.agent_id = agents.id
+    agent_leases.connected and not agent_leases.leaving and not agents.draining as accepting,
+    coalesce(pools.spec ->> 'spot', '') as pool_spot,
+    coalesce(pools.spec -> 'machine_types', '[]') <> '[]' as pool_types
+from agents join agent_leases on agent_leases.agent_id = agents.id left join pools on pools.name = agents.pool
 where agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids));
 
 -- name: find_replaced

@@ -126,14 +126,17 @@ with its_lead as (
         attempt = tasks.attempt + 1, fence = input.fence, agent_id = input.agent_id, attempt_state = 1,
         assign_time = coalesce(:now::timestamptz, now()), start_time = null, exit_code = null, not_before = null,
         reason = 'starting', message = '', attempt_cause = tasks.next_cause, gpu_indexes = string_to_array(input.gpus, ',')::smallint[]
-    from unnest(:ids::bigint[], :fences::bigint[], :agent_ids::bigint[], :epochs::bigint[], :gpus::text[])
-        as input (id, fence, agent_id, epoch, gpus)
+    from unnest(:ids::bigint[], :fences::bigint[], :agent_ids::bigint[], :epochs::bigint[], :gpus::text[],
+                :alternatives::smallint[])
+        as input (id, fence, agent_id, epoch, gpus, alternative)
     join agent_leases on agent_leases.agent_id = input.agent_id and agent_leases.epoch = input.epoch and connected
     where tasks.id = input.id and tasks.state = 1 and tasks.desired = 1 and tasks.attempt_state in (0, 5)
         and exists (select from its_lead)
-    returning tasks.id, tasks.attempt, tasks.fence, tasks.agent_id, tasks.spec_id, tasks.namespace, tasks.shape_id
+    returning tasks.id, tasks.attempt, tasks.fence, tasks.agent_id, tasks.spec_id, tasks.namespace, tasks.shape_id,
+        input.alternative
 ), live as (
-    insert into live_attempts (task_id, agent_id, fence) select id, agent_id, fence from assigned
+    insert into live_attempts (task_id, agent_id, fence, alternative)
+    select id, agent_id, fence, alternative from assigned
 ), noted as (
     insert into task_events (task_id, agent_id, attempt, fence, state, namespace, kind)
     select id, agent_id, attempt, fence, 1, namespace, 'assigned' from assigned
@@ -142,8 +145,9 @@ select assigned.*, task_specs.body from assigned join task_specs on task_specs.i
 
 -- name: read_assignments
 -- What agents need to start attempts that are assigned and not to be stopped.
-select tasks.id, tasks.fence, tasks.attempt, tasks.namespace, tasks.gpu_indexes, task_specs.body
-from tasks join task_specs on task_specs.id = tasks.spec_id
+select tasks.id, tasks.fence, tasks.attempt, tasks.namespace, tasks.gpu_indexes, task_specs.body,
+    live_attempts.alternative
+from tasks join task_specs on task_specs.id = tasks.spec_id join live_attempts on live_attempts.task_id = tasks.id
 where tasks.id = any(:ids::bigint[]) and tasks.attempt_state = 1 and tasks.desired = 1;
 
 -- name: reserve_fences

@@ -1,0 +1,123 @@
+"""From an order to the first line of output: a real server and a real agent, in a pod that a kubelet of ours starts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import styx
+from styx.models import Agent, AgentState
+from styx_server.core.machines.instance import Boot, CloudMachine, MachineState
+from styx_server.embedded import PostgresAddress
+from tests.providers.kubernetes_market import DEPLOYMENT, NAMESPACE, REGION, KubernetesMarket, open_market, order
+from tests.providers.local_kubelet import LocalKubelet
+from tests.support.server_process import TOKEN, ServerProcess
+from tests.support.supervisor_driver import processes, sleepers
+from tests.support.until import soon, soon_true
+
+SLEEP = "31561"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A server, a cluster whose pods really run, and the provider between them."""
+
+    market: KubernetesMarket
+    kubelet: LocalKubelet
+    client: styx.AsyncClient
+    url: str
+
+    async def rented(self) -> CloudMachine:
+        """A machine whose agent is connected."""
+        token = (await self.client.create_join_token()).token
+        boot = Boot(server_urls=(self.url,), join_token=token, agent_name="i7")
+        machine = await self.market.provider.rent(replace(order("styx-a1"), boot=boot))
+        await soon_true(self._joined, "the agent has joined", seconds=60)
+        return machine
+
+    async def agents(self) -> list[Agent]:
+        return [agent async for agent in self.client.agents()]
+
+    async def listed(self) -> list[CloudMachine]:
+        return list(await self.market.provider.list(DEPLOYMENT, REGION))
+
+    async def _joined(self) -> bool:
+        self.kubelet.turn()
+        return any(agent.state == AgentState.READY for agent in await self.agents())
+
+
+@asynccontextmanager
+async def _running(folder: Path, database_url: str) -> AsyncIterator[Cluster]:
+    server = ServerProcess(folder / "server", database_url)
+    server.start()
+    try:
+        endpoint = await server.ready()
+        # Not pytest's own folder: the agent has a socket in there, and its path is short.
+        with tempfile.TemporaryDirectory(prefix="styx-pods-") as pods:
+            async with open_market(folder) as market, styx.AsyncClient(endpoint["http"], TOKEN) as client:
+                kubelet = LocalKubelet(market.double, Path(pods))
+                try:
+                    yield Cluster(market=market, kubelet=kubelet, client=client, url=endpoint["http"])
+                finally:
+                    kubelet.close()
+    finally:
+        await server.stop()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, database: PostgresAddress) -> AsyncIterator[Cluster]:
+    async with _running(tmp_path, database.url) as running:
+        yield running
+
+
+async def test_a_pod_becomes_an_agent_that_runs_a_task_and_goes(cluster: Cluster) -> None:
+    machine = await cluster.rented()
+    [agent] = await cluster.agents()
+    assert agent.name == "i7"
+    assert agent.capacity is not None
+    assert (agent.capacity.cpus, agent.capacity.memory_bytes) == (1.0, 2 << 30)
+    task_id = await cluster.client.submit_task("echo from a pod")
+    assert b"".join([chunk.data async for chunk in cluster.client.logs(task_id, follow=True)]) == b"from a pod\n"
+    assert [each.state for each in await cluster.listed()] == [MachineState.RUNNING]
+    await cluster.market.provider.release(machine.place, machine.cloud_id)
+    assert [each.state for each in await cluster.listed()] == [MachineState.ENDING]
+    await soon(lambda: cluster.kubelet.gone(machine.cloud_id), "the pod ends")
+    assert await cluster.listed() == []
+    cluster.kubelet.turn()
+    assert cluster.market.double.secrets == {}
+
+
+async def test_a_pod_that_is_taken_back_tells_the_server_and_leaves_nothing(cluster: Cluster) -> None:
+    machine = await cluster.rented()
+    task_id = await cluster.client.submit_task(f"setsid sleep {SLEEP} & sleep {SLEEP}")
+    await soon(lambda: len(sleepers(SLEEP)) == 2, "the task and its stray run")
+    # An eviction is a deletion with the pod's own grace.
+    pod = cluster.market.double.pods[NAMESPACE, machine.cloud_id]
+    cluster.market.double.condition(pod, "DisruptionTarget", "True", "EvictionByEvictionAPI", "drained")
+    await cluster.market.provider.release(machine.place, machine.cloud_id)
+    assert [(each.state, each.reason) for each in await cluster.listed()] == [(MachineState.ENDING, "preempted")]
+    await soon(lambda: cluster.kubelet.gone(machine.cloud_id), "the pod ends")
+    assert sleepers(SLEEP) == []
+    assert processes("styx-pods-") == []
+    [attempt] = (await cluster.client.get_task(task_id)).attempts
+    assert attempt.outcome is not None
+    assert attempt.outcome.kind == "PREEMPTED"
+
+
+async def test_an_agent_that_is_refused_ends_its_pod(cluster: Cluster) -> None:
+    boot = Boot(server_urls=(cluster.url,), join_token="styxj_1_wrong", agent_name="i7")
+    await cluster.market.provider.rent(replace(order("styx-a1"), boot=boot))
+
+    async def ended() -> bool:
+        cluster.kubelet.turn()
+        return [each.state for each in await cluster.listed()] == [MachineState.ENDED]
+
+    await soon_true(ended, "the pod ends", seconds=60)
+    [machine] = await cluster.listed()
+    assert machine.reason == "agent_exited"
+    assert "join token" in cluster.kubelet.console(machine.cloud_id)
