@@ -107,9 +107,11 @@ class CloudMachine:
         source = {"ec2": "Ec2", "gce": "GCE"}[self._cloud]
         (self.upper / "etc/cloud/cloud.cfg.d/99_test.cfg").write_text(_SEED.format(source=source))
         (self.upper / "etc/hosts").write_text("127.0.0.1 localhost\n169.254.169.254 metadata.google.internal\n")
-        # Everything that could end a machine is another name of this program.
-        (self.upper / "usr/bin/systemctl").write_text(SYSTEMCTL)
-        (self.upper / "usr/bin/systemctl").chmod(0o755)
+        # Everything that could end a machine is another name of systemctl. And what looks like a container to systemd
+        # is not asked by cloud-init for the cloud that made it.
+        for name, text in (("systemctl", SYSTEMCTL), ("systemd-detect-virt", "#!/bin/sh\necho none\nexit 1\n")):
+            (self.upper / "usr/bin" / name).write_text(text)
+            (self.upper / "usr/bin" / name).chmod(0o755)
         identity = {
             "ec2": {"product_uuid": _EC2_NUMBER, "product_serial": _EC2_NUMBER, "sys_vendor": "Amazon EC2"},
             "gce": {"product_name": "Google Compute Engine", "product_serial": "GoogleCloud-1"},
