@@ -43,6 +43,10 @@ where state in (1, 2, 6) and next_time <= now() and provider = any(:providers::t
 order by next_time
 limit :count;
 
+-- name: hasten_calls
+-- All calls are due now, but for those that are being made.
+update instances set next_time = now() where state in (1, 2, 6) and next_time > now() and id <> all(:but::bigint[]);
+
 -- name: claim_call
 -- A call is about to be made; until `seconds` have passed nobody else makes it. Nothing when somebody else just did.
 update instances set
