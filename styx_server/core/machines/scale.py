@@ -171,7 +171,7 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
     left = demand.count
     on_the_way = 0
     for machine in coming:
-        if left and market.suits(machine.offer, shape, spec) and (taken := machine.take(shape.resources, left)):
+        if left and (taken := _put(machine, demand, left, spec, market)):
             on_the_way += 1
             left -= taken
     if on_the_way:
@@ -186,9 +186,17 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
     for offer in rented:
         plan.rents.append(Rent(shape.pool, offer))
         machine = _Bin(offer)
-        machine.take(shape.resources, left)
+        left -= _put(machine, demand, left, spec, market)
         coming.append(machine)
     _say(plan, shape, choice.words, on_the_way + len(rented))
+
+
+def _put(machine: _Bin, demand: Demand, most: int, spec: PoolSpec, market: Market) -> int:
+    """Puts tasks there, as the first of their alternatives for which it is good and has room; how many."""
+    for choice in demand.shape.choices:
+        if market.suits(machine.offer, choice, spec) and (taken := machine.take(choice.resources, most)):
+            return taken
+    return 0
 
 
 def _say(plan: ScalePlan, shape: Shape, words: str, machines: int) -> None:
