@@ -48,12 +48,6 @@ def _faults(spec: PoolSpec) -> Iterator[tuple[str, str]]:
     yield from _size_faults(spec)
     yield from _time_faults(spec)
     yield from _choice_faults(spec)
-    for key in spec.labels:
-        if key.startswith(OWN_LABELS):
-            yield (
-                f"labels[{key[:40]!r}]",
-                f"begins with {OWN_LABELS}, which only the server sets; take another key",
-            )
 
 
 def _size_faults(spec: PoolSpec) -> Iterator[tuple[str, str]]:

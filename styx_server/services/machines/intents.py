@@ -33,6 +33,7 @@ from styx_server.core.machines.terms import MachineTerms
 from styx_server.core.machines.user_data import user_data
 from styx_server.ids import new_secret, new_suffix
 from styx_server.services.access import digest
+from styx_server.services.budgets import budget_room
 from styx_server.store.database import Database, Transaction
 from styx_server.store.machine_rows import offer_to_json, order_to_json, pool_from_row
 
@@ -87,8 +88,11 @@ class Intents:
         load = await transaction.fetch_row("pool_load", pool=pool.name)
         assert load is not None
         limit = pool.spec.max_price_micros
-        return load["machines"] < pool.spec.max_machines and (
-            limit is None or load["price_micros"] + offer.price_micros <= limit
+        left = await budget_room(transaction, pool.name)
+        return (
+            load["machines"] < pool.spec.max_machines
+            and (limit is None or load["price_micros"] + offer.price_micros <= limit)
+            and (left is None or offer.price_micros <= left)
         )
 
     async def _store(self, transaction: Transaction, pool: Pool, offer: Offer, reach: Reach) -> InstanceId:
