@@ -104,6 +104,11 @@ def test_a_machine_on_its_way_for_any_alternative_is_enough() -> None:
     assert len(plan([wants(3, either)], [standing(state=S.LAUNCHED)]).rents) == 1
 
 
+def test_a_machine_has_the_disk_that_its_task_wants() -> None:
+    shape = Shape(pool="default", resources=Resources(disk_bytes=7))
+    assert plan([wants(1, shape)]).rents == [Rent("default", OFFER, 7)]
+
+
 def test_machines_that_leave_count_for_the_limit_and_not_as_help() -> None:
     leaving = [standing(number, S.TERMINATING) for number in range(10)]
     result = plan([wants(1)], leaving)

@@ -66,10 +66,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Rent:
-    """A wish for a machine."""
+    """A wish for a machine. `disk_bytes`: what tasks want to be free there, if that is more than the pool says."""
 
     pool: str
     offer: Offer
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
     choice = market.cover(shape, spec, left, room)
     rented = [offer for offer in choice.offers if room.take(offer)]
     for offer in rented:
-        plan.rents.append(Rent(shape.pool, offer))
+        plan.rents.append(Rent(shape.pool, offer, max(each.resources.disk_bytes for each in shape.choices)))
         machine = _Bin(offer)
         left -= _put(machine, demand, left, spec, market)
         coming.append(machine)
