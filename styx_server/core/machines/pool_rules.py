@@ -18,8 +18,6 @@ MIN_LIFE_SECONDS: Final = 600.0
 """Shorter than a machine may take to start, to join and to do anything at all."""
 MAX_LIFE_SECONDS: Final = 365 * 86_400.0
 MAX_PRICE_MICROS: Final = 1_000_000 * MICROS
-OWN_LABELS: Final = "styx/"
-"""Labels that begin so say what a machine is; the server alone sets them."""
 
 
 def check_pool(name: str, spec: PoolSpec) -> None:
