@@ -13,7 +13,7 @@ from styx_server.core.machines.book import OfferBook
 from styx_server.core.machines.choose import Blocked, Drop, Ranking, dollars, rank
 from styx_server.core.machines.cover import Cover, Pick, Wanted, cover
 from styx_server.core.machines.failover import Block, Blocks
-from styx_server.core.machines.infra import Contradiction, needs_of
+from styx_server.core.machines.infra import Contradiction, alternatives_of
 from styx_server.core.machines.needs import MachineNeeds
 from styx_server.core.machines.offer import Offer
 from styx_server.core.machines.pool import PoolSpec
@@ -88,7 +88,7 @@ class Planning:
             return Planned(message=text)
         agents = await self._agents_for(shape, pool.pool.spec)
         try:
-            needs = _needs(shape, pool.pool.spec)
+            needs = alternatives_of(shape, pool.pool.spec)
         except Contradiction as error:
             return Planned(agents=agents, message=f"nothing would be rented: {error}")
         question = _Question(needs=needs, ordered=shape.ordered, tasks=tasks, pool=pool)
@@ -121,24 +121,6 @@ class Planning:
             if usable and any(not slots.lacks(choice) for choice in shape.choices):
                 found.append(slots.agent_id)
         return tuple(found[:_AGENTS_SHOWN])
-
-
-def _needs(shape: Shape, spec: PoolSpec) -> tuple[MachineNeeds, ...]:
-    """What a machine must be, for each alternative that the pool allows.
-
-    Raises:
-        Contradiction: it allows none.
-    """
-    needs: list[MachineNeeds] = []
-    faults: list[Contradiction] = []
-    for choice in shape.choices:
-        try:
-            needs.append(needs_of(choice.resources, choice.machine, spec))
-        except Contradiction as error:
-            faults.append(error)
-    if not needs:
-        raise faults[0]
-    return tuple(needs)
 
 
 def _answer(question: _Question, book: OfferBook, blocked: Blocked) -> Planned:

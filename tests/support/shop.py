@@ -113,10 +113,10 @@ class Shop:
     async def rent(self) -> InstanceId:
         """Stores one machine to be rented."""
         found = await self.wish()
-        assert found is not None
+        assert not isinstance(found, str), found
         return found
 
-    async def wish(self) -> InstanceId | None:
+    async def wish(self) -> InstanceId | str:
         """The same, unless the pool is full."""
         return await self.machinery.intents.rent(
             Rent("default", self.bazaar.offer), self.server.app.scheduling.wants.term
