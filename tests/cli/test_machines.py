@@ -161,6 +161,9 @@ async def test_a_plan_knows_what_is_there_already(shell: Shell) -> None:
     assert f"There already: a{agent.agent_id}" in await shell.good("plan")
     await shell.good("freeze")
     assert "renting is frozen" in await shell.good("plan")
+    await shell.good("unfreeze")
+    await shell.good("budget", "set", "0.05")
+    assert "but a budget leaves 0.0500 $ for the next hour" in await shell.good("plan")
     await shell.good("pool", "update", "default", "--max", "0")
     assert "has 0 of at most 0 machines" in await shell.good("plan")
 
