@@ -136,9 +136,9 @@ class Session:
         self._farewell = reason
         self._wake.set()
 
-    def drain(self) -> None:
-        """Tells the server, with the next beat, that no new work is wanted."""
-        self.draining = True
+    def set_draining(self, draining: bool) -> None:
+        """Tells the server at once, with a beat, whether no new work is wanted."""
+        self.draining = draining
         self._wake.set()
 
     # What the server says.
@@ -256,8 +256,14 @@ class Session:
 
     async def _beat(self, call: Any) -> None:
         self._beat_seq += 1
-        beat = wire.Heartbeat(seq=self._beat_seq, live_fences=self._ledger.live_fences(), draining=self.draining)
-        self._beats[self._beat_seq] = clock.boottime_micros()
+        now = clock.boottime_micros()
+        beat = wire.Heartbeat(
+            seq=self._beat_seq,
+            live_fences=self._ledger.live_fences(),
+            draining=self.draining,
+            preemption_notice=codec.preemption_notice(self._ledger.notice, now),
+        )
+        self._beats[self._beat_seq] = now
         await write_or_raise(call, wire.AgentMessage(heartbeat=beat))
 
     async def _report(self, call: Any, *, busy: bool) -> None:
