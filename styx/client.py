@@ -4,7 +4,7 @@
         task_id = await client.submit_task("echo Hello")
 
 Builds the parts: where the server is (`locate.py`), the connection (`channel.py`), calls (`calls.py`). The methods are
-in `tasks.py`, `follow.py` and `machines.py`.
+in `tasks.py`, `follow.py`, `machines.py` (agents), `renting.py` (pools, instances) and `market.py` (offers, costs).
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from styx.channel import Connection
 from styx.follow import FollowMethods
 from styx.locate import locate
 from styx.machines import AgentMethods
+from styx.market import CostMethods, MarketMethods
 from styx.models import ServerInfo
+from styx.renting import InstanceMethods, PoolMethods
 from styx.retry import RetrySettings, told_by_environment
 from styx.tasks import TaskMethods
 from styx.v1 import styx_service_pb2 as pb
 
 
-class AsyncClient(TaskMethods, FollowMethods, AgentMethods):
+class AsyncClient(TaskMethods, FollowMethods, AgentMethods, PoolMethods, InstanceMethods, MarketMethods, CostMethods):
     """A client of one deployment. Belongs to the event loop that it is first used in; connects at the first call.
 
     gRPC wants one event loop per process: do not use it beside `styx.Client`.

@@ -1,4 +1,4 @@
-"""What a client can ask about agents, and how they join."""
+"""What a client can ask about agents, and how they join. Pools and rented machines are in `renting.py`."""
 
 from __future__ import annotations
 

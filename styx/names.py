@@ -27,6 +27,15 @@ def agent_id(value: Id) -> str:
     return _id(value, "a", "agent")
 
 
+def instance_id(value: Id) -> str:
+    """The id of a rented machine as the server writes it, for example `i9`.
+
+    Raises:
+        InvalidRequest: it is not the id of an instance.
+    """
+    return _id(value, "i", "instance")
+
+
 def _id(value: Id, letter: str, kind: str) -> str:
     text = str(value).strip()
     match = re.fullmatch(rf"{letter}?0*(\d{{1,18}})", text, re.ASCII)

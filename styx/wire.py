@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from styx import models
+from styx import machine_models, models
 from styx.errors import FieldViolation, InvalidRequest
-from styx.v1 import agents_pb2, styx_service_pb2, tasks_pb2
+from styx.v1 import agents_pb2, machines_pb2, styx_service_pb2, tasks_pb2
 
 T = TypeVar("T")
 Read = Callable[[Any], Any]
@@ -49,11 +49,36 @@ MODELS: dict[type, type[Message]] = {
     models.TaskSpec: tasks_pb2.TaskSpec,
     models.TaskStatus: styx_service_pb2.StatusResponse,
     models.WatchUpdate: styx_service_pb2.WatchTasksResponse,
+    machine_models.Budget: machines_pb2.Budget,
+    machine_models.BudgetPage: styx_service_pb2.ListBudgetsResponse,
+    machine_models.CatalogRefresh: styx_service_pb2.RefreshCatalogResponse,
+    machine_models.CostEntry: machines_pb2.CostEntry,
+    machine_models.CostReport: machines_pb2.CostReport,
+    machine_models.DroppedOffers: machines_pb2.DroppedOffers,
+    machine_models.Finding: machines_pb2.Finding,
+    machine_models.GpuModel: machines_pb2.GpuModel,
+    machine_models.GpuPage: styx_service_pb2.ListGpusResponse,
+    machine_models.Instance: machines_pb2.Instance,
+    machine_models.InstancePage: styx_service_pb2.ListInstancesResponse,
+    machine_models.Offer: machines_pb2.Offer,
+    machine_models.OfferPage: styx_service_pb2.ListOffersResponse,
+    machine_models.Plan: machines_pb2.Plan,
+    machine_models.PlannedMachines: machines_pb2.PlannedMachines,
+    machine_models.Pool: machines_pb2.Pool,
+    machine_models.PoolPage: styx_service_pb2.ListPoolsResponse,
+    machine_models.PoolSpec: machines_pb2.PoolSpec,
+    machine_models.PriceInterval: machines_pb2.PriceInterval,
+    machine_models.ProviderCheck: machines_pb2.ProviderCheck,
+    machine_models.Refusal: machines_pb2.Refusal,
+    machine_models.Renting: styx_service_pb2.SetRentingResponse,
 }
 
 ENUMS: dict[str, type[StrEnum]] = {
     "styx.v1.Agent.State": models.AgentState,
     "styx.v1.Attempt.State": models.AttemptState,
+    "styx.v1.Budget.Period": machine_models.BudgetPeriod,
+    "styx.v1.Budget.Scope": machine_models.BudgetScope,
+    "styx.v1.Instance.State": machine_models.InstanceState,
     "styx.v1.LogPolicy.WhenFull": models.WhenFull,
     "styx.v1.LogStream": models.LogStream,
     "styx.v1.Outcome.Kind": models.OutcomeKind,

@@ -25,6 +25,8 @@ COMMANDS = {
     "cancel": ("cancel", "Stop tasks."),
     "retry": ("retry", "Give a task one more attempt."),
     "agent": ("agent", "See machines, take them out of service, let new ones join."),
+    "pool": ("pool", "See, make, change and delete pools."),
+    "instance": ("instance", "See rented machines, give them back."),
     "up": ("up", "Start a whole Styx on this machine."),
     "down": ("down", "Stop it."),
     "version": ("version", "Print versions."),

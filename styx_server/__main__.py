@@ -153,9 +153,14 @@ def _bundle(settings: Settings, variants: list[tuple[str, str]]) -> None:
 
 def _show(sourced: Sourced) -> None:
     for field in fields(Settings):
+        if field.name not in sourced.sources:
+            continue
         value = getattr(sourced.settings, field.name)
         shown = "***" if field.name in _SECRET and value else ",".join(value) if isinstance(value, tuple) else value
         print(f"{field.name:16} {shown!s:40} {sourced.sources[field.name]}")
+    for name, table in sourced.settings.provider_tables.items():
+        for key, value in table.items():
+            print(f"[{name}] {key:{max(0, 13 - len(name))}} {value!s:40} file")
 
 
 if __name__ == "__main__":

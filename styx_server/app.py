@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-from uuid import UUID
 
 from styx_server import VERSION
 from styx_server.clock import SystemClock
@@ -33,11 +32,12 @@ from styx_server.services.feed import Feed
 from styx_server.services.giving_back import GivingBack
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
+from styx_server.services.identity import Identity
 from styx_server.services.info import ServerInformation
 from styx_server.services.instance_views import InstanceViews
 from styx_server.services.interest import PERIOD_SECONDS as INTEREST_SECONDS
 from styx_server.services.interest import Interest
-from styx_server.services.leadership import Leadership, Role, replica_number
+from styx_server.services.leadership import Leadership, Role
 from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_sealing import LogSealing
@@ -60,26 +60,9 @@ from styx_server.supervise import Wake, drain, repeat
 from styx_server.telemetry import Metrics
 from styx_server.transport.agent_service import AgentService, AgentUseCases
 from styx_server.transport.auth import Guard
+from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.server import GrpcServer
 from styx_server.transport.styx_service import StyxService, UseCases
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Which database this is, and which process.
-
-    Attributes:
-        address: where the database is, as `database.connect` takes it.
-    """
-
-    deployment_id: UUID
-    replica_id: UUID
-    address: dict[str, Any]
-
-    @property
-    def number(self) -> int:
-        """The server's number in locks, notes and events."""
-        return replica_number(self.replica_id)
 
 
 class App:
@@ -130,10 +113,7 @@ class App:
         self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed, terms=terms)
         self.information = _information(self)
         self.removal = Removal(database, self.registry, self.reports, self.news.agents_changed, terms)
-        self.pools = Pools(database, on_change=lambda: None)
-        self.instances = InstanceViews(database, self.clock)
         self.machinery = _machinery(self, rental)
-        self.giving_back = GivingBack(database, self.instances, self.machinery.ender)
         self.reaper = Reaper(database, self.reports, self.clock, self.news.agents_changed, terms)
         self.leadership = _leadership(self)
 
@@ -154,6 +134,16 @@ class App:
         """
         await self.leadership.release()
 
+    @cached_property
+    def desk(self) -> MachineUseCases:
+        """What people can ask about machines."""
+        instances = InstanceViews(self.database, self.clock)
+        return MachineUseCases(
+            pools=Pools(self.database, on_change=lambda: None),
+            instances=instances,
+            giving_back=GivingBack(self.database, instances, self.machinery.ender),
+        )
+
     def grpc_server(self) -> GrpcServer:
         """The gRPC port, not yet listening."""
         public = StyxService(
@@ -165,9 +155,7 @@ class App:
                 agents=self.agents,
                 removal=self.removal,
                 information=self.information,
-                pools=self.pools,
-                instances=self.instances,
-                giving_back=self.giving_back,
+                machines=self.desk,
             ),
             self.terms,
         )

@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ class Settings:
         tls_key: PEM file with the key.
         admin_token: an administrator's token that is chosen instead of made.
         providers: who machines are rented from; none: nobody.
+        provider_tables: what the file says of each, by name.
         lease_scale: all times of the lease are multiplied by it, from 0.05 to 1; every replica must have the same.
     """
 
@@ -65,6 +66,7 @@ class Settings:
     log_level: str = "info"
     die_with_parent: bool = False
     providers: tuple[str, ...] = ()
+    provider_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def tls(self) -> bool:
@@ -118,18 +120,20 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Sourced:
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     path = flags.pop("config", None) or environment.get("STYX_CONFIG")
     layers: list[tuple[str, Mapping[str, Any]]] = [("default", {"data_dir": default_data_dir(environment)})]
+    tables: Mapping[str, Mapping[str, Any]] = {}
     if path:
-        layers.append((f"file {path}", _read_file(Path(path))))
+        values_of_file, tables = _read_file(Path(path))
+        layers.append((f"file {path}", values_of_file))
     variables = {name: environment[f"STYX_{name.upper()}"] for name in _HELP if environment.get(f"STYX_{name.upper()}")}
     layers.append(("environment", variables))
     layers.append(("flag", flags))
     values: dict[str, Any] = {}
-    sources = {field.name: "default" for field in fields(Settings)}
+    sources = {each.name: "default" for each in fields(Settings) if each.name != "provider_tables"}
     for source, layer in layers:
         for name, raw in layer.items():
             values[name] = _parse(name, raw, source)
             sources[name] = source
-    settings = Settings(**values)
+    settings = Settings(**values, provider_tables=tables)
     _check(settings)
     return Sourced(settings=settings, sources=sources)
 
@@ -159,18 +163,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings, and the tables of providers."""
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"the file {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the file {path} is not TOML: {error}") from None
+    tables = {name: values.pop(name) for name in NAMES if isinstance(values.get(name), dict)}
     for name in values.keys() - _HELP.keys():
         near = difflib.get_close_matches(name, _HELP, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_HELP)}"
         raise ConfigError(f"the file {path} has an unknown setting {name}{hint}")
-    return values
+    return values, tables
 
 
 def _parse(name: str, raw: object, source: str) -> object:

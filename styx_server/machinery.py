@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +12,7 @@ from styx_server.core.machines.scale import Market
 from styx_server.core.machines.terms import MachineTerms
 from styx_server.core.task import AgentId
 from styx_server.providers.ports import Provider
+from styx_server.services.catalog import Catalog
 from styx_server.services.giving_back import EndsMachines, NobodyEnds
 from styx_server.services.machines.ends import Ends
 from styx_server.services.machines.intents import Intents
@@ -20,6 +21,7 @@ from styx_server.services.machines.renting import PERIOD_SECONDS as RENTING_SECO
 from styx_server.services.machines.renting import Memory, Renting
 from styx_server.services.machines.scaling import PERIOD_SECONDS as SCALING_SECONDS
 from styx_server.services.machines.scaling import Hands, Scaling
+from styx_server.services.machines.shopping import PERIOD_SECONDS as SHOPPING_SECONDS
 from styx_server.services.machines.shopping import Shopping
 from styx_server.services.machines.sweeping import PERIOD_SECONDS as SWEEPING_SECONDS
 from styx_server.services.machines.sweeping import Sweeping
@@ -49,15 +51,21 @@ class World:
     deployment_id: UUID
     providers: Mapping[str, Provider]
     market: Callable[[], Awaitable[Market]]
+    refresh: Callable[[], Awaitable[float | None]]
     memory: Memory
     terms: MachineTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rental:
-    """What a server is told about renting. No providers: it rents nothing."""
+    """What a server is told about renting. No providers: it rents nothing.
+
+    Attributes:
+        regions: for each provider, where machines may be rented; none: wherever it has offers.
+    """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
+    regions: Mapping[str, Collection[str]] = field(default_factory=dict)
     terms: MachineTerms = field(default_factory=MachineTerms)
 
 
@@ -77,13 +85,14 @@ class Machinery:
     def __init__(self, around: Around, world: World) -> None:
         database, terms = around.database, world.terms
         self._rents = bool(world.providers)
+        self._refresh = world.refresh
         self.wake_renting = Wake()
         self.wake_scaling = Wake()
         self.wake_sweeping = Wake()
         self.ends = Ends(database, around.removal, around.reports, around.on_agents)
         self.ender: EndsMachines = self.ends if world.providers else NobodyEnds()
         self.intents = Intents(database, around.clock, world.deployment_id, terms)
-        self.renting = Renting(database, world.providers, world.memory, self.wake_scaling, terms)
+        self.renting = Renting(database, world.providers, world.memory, around.wants, self.wake_scaling, terms)
         self.sweeping = Sweeping(database, world.providers, self.ends, world.memory, str(world.deployment_id), terms)
         hands = Hands(intents=self.intents, ends=self.ends, on_rent=self.wake_renting)
         self.scaling = Scaling(database, around.clock, around.wants, world.market, hands, terms)
@@ -97,16 +106,21 @@ class Machinery:
             repeat("rent", self.renting.once, RENTING_SECONDS, self.wake_renting),
             repeat("sweep", self.sweeping.once, SWEEPING_SECONDS, self.wake_sweeping),
             repeat("scale", self.scaling.once, SCALING_SECONDS, self.wake_scaling),
+            repeat("shop", self._refresh, SHOPPING_SECONDS, Wake()),
         ]
 
 
 def build_machinery(around: Around, deployment_id: UUID, rental: Rental) -> Machinery:
     """What rents from these providers, at their own prices."""
     refusals = Refusals(around.database, around.clock)
+    regions = {name: rental.regions.get(name, ()) for name in rental.providers}
+    catalog = Catalog(around.database, around.clock, regions=regions)
+    shopping = Shopping(rental.providers, catalog, refusals, around.clock)
     world = World(
         deployment_id=deployment_id,
         providers=rental.providers,
-        market=Shopping(rental.providers, refusals, around.clock).market,
+        market=shopping.market,
+        refresh=shopping.refresh,
         memory=refusals,
         terms=rental.terms,
     )

@@ -19,8 +19,8 @@ import structlog
 import uvicorn
 
 from styx_server import VERSION
-from styx_server.app import App, Identity
-from styx_server.bundle import Shelf
+from styx_server.app import App
+from styx_server.bundle import BundleError, Shelf
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError, Unavailable
 from styx_server.core.lease import LeaseTerms
@@ -28,7 +28,8 @@ from styx_server.core.machines.terms import MachineTerms
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
 from styx_server.machinery import Rental
-from styx_server.providers.registry import make_provider
+from styx_server.providers.registry import REMOTE, BadProviderSettings, make_provider, regions_of
+from styx_server.services.identity import Identity
 from styx_server.services.leadership import replica_number
 from styx_server.services.machines.intents import Reach
 from styx_server.store.database import Database
@@ -69,14 +70,30 @@ async def serve(settings: Settings) -> None:
         row = await database.fetch_row("get_deployment")
         assert row is not None
         identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=replica_id, address=address)
-        rental = Rental(
-            providers={name: make_provider(name, settings.data_dir) for name in settings.providers},
-            terms=MachineTerms.scaled(settings.lease_scale),
-        )
+        rental = _rental(settings)
         for provider in rental.providers.values():
             stack.push_async_callback(provider.close)
         app = App(database, identity, LeaseTerms.scaled(settings.lease_scale), rental)
         await _run(settings, app, embedded, stop)
+
+
+def _rental(settings: Settings) -> Rental:
+    remote = [name for name in settings.providers if name in REMOTE]
+    if remote and not settings.http_addresses:
+        raise StartError(
+            f"machines of {', '.join(remote)} must find the way back to this server: say with --http-addresses "
+            "how they reach it, for example https://styx.example.com:8080"
+        )
+    tables = settings.provider_tables
+    try:
+        providers = {name: make_provider(name, settings.data_dir, tables.get(name, {})) for name in settings.providers}
+    except BadProviderSettings as error:
+        raise StartError(f"{error} (in the file that --config names)") from None
+    return Rental(
+        providers=providers,
+        regions={name: regions_of(name, tables.get(name, {})) for name in providers},
+        terms=MachineTerms.scaled(settings.lease_scale),
+    )
 
 
 async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
@@ -91,9 +108,11 @@ async def _run(settings: Settings, app: App, embedded: EmbeddedPostgres | None, 
             work.append(group.create_task(embedded.keep_running()))
         try:
             grpc_port = await _listen(server, settings)
-            http, listener = _http_server(settings, app, grpc_port)
+            shelf = Shelf(settings.data_dir)
+            http, listener = _http_server(settings, app, grpc_port, shelf)
             web = group.create_task(http.serve(sockets=[listener]))
-            await _announce(settings, app, server, grpc_port, int(listener.getsockname()[1]))
+            url = await _announce(settings, app, server, grpc_port, int(listener.getsockname()[1]))
+            work.append(group.create_task(_begin_to_rent(settings, app, shelf, url)))
             await asyncio.wait([group.create_task(stop.wait()), web], return_when=asyncio.FIRST_COMPLETED)
             _log.info("server_stopping")
             app.health.stopping = True
@@ -164,13 +183,13 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _http_server(settings: Settings, app: App, grpc_port: int) -> tuple[_Uvicorn, socket.socket]:
+def _http_server(settings: Settings, app: App, grpc_port: int, shelf: Shelf) -> tuple[_Uvicorn, socket.socket]:
     config = uvicorn.Config(
         make_app(
             app.health,
             app.metrics_text,
             lambda: _discovery(settings, app, grpc_port),
-            Shelf(settings.data_dir).find,
+            shelf.find,
         ),
         host=settings.host,
         port=settings.http_port,
@@ -206,7 +225,20 @@ def _discovery(settings: Settings, app: App, grpc_port: int) -> dict[str, Any]:
     }
 
 
-async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port: int, http_port: int) -> None:
+async def _begin_to_rent(settings: Settings, app: App, shelf: Shelf, url: str) -> None:
+    """From now on machines find their way back, with what they have to install."""
+    digest = ""
+    if any(name in REMOTE for name in settings.providers):
+        try:
+            digest = await asyncio.to_thread(shelf.digest)
+        except (BundleError, OSError) as error:
+            _log.error("bundle_not_packed", error=str(error), action="nothing is rented")
+            return
+    app.machinery.intents.reach = Reach(server_urls=settings.http_addresses or (url,), bundle_sha256=digest)
+
+
+async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port: int, http_port: int) -> str:
+    """Tells everybody that this server is ready; returns its address."""
     await server.set_serving(True)
     # An address that stands for all of them is no address to dial.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
@@ -220,12 +252,12 @@ async def _announce(settings: Settings, app: App, server: GrpcServer, grpc_port:
         "version": VERSION,
         "deployment_id": str(app.identity.deployment_id),
     }
-    app.machinery.intents.reach = Reach(server_urls=settings.http_addresses or (document["http"],))
     path = _endpoint_file(settings)
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
     fresh.rename(path)
     _log.info("server_ready", http=document["http"], grpc=document["grpc"], replica=str(app.identity.replica_id))
+    return str(document["http"])
 
 
 def _endpoint_file(settings: Settings) -> Path:

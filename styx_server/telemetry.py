@@ -72,4 +72,17 @@ def configure_logging(log_format: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     # Libraries that use the standard logging speak only when something is wrong.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries()])
+
+
+class _Libraries(logging.Handler):
+    """Makes lines of ours of what libraries say: who reads the log reads one format."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Passes it on."""
+        log = structlog.get_logger()
+        said = {"library": record.name, "text": record.getMessage(), "exc_info": record.exc_info}
+        if record.levelno >= logging.ERROR:
+            log.error("library_failed", **said)
+        else:
+            log.warning("library_warned", **said)

@@ -20,7 +20,7 @@ from styx_server.core.states import AttemptState
 from styx_server.core.task import AgentId, Fence
 from styx_server.services.shapes import Shapes
 from styx_server.store.database import Database, Row
-from styx_server.store.rows import capacity_from_json, spot_use
+from styx_server.store.rows import capacity_from_json, pool_says
 
 _log = structlog.get_logger()
 
@@ -108,7 +108,7 @@ class Roster:
     def _is_news(self, row: Row) -> bool:
         """Whether the agent is new, has a new session, or is judged in another way since its pool was changed."""
         agent = self._ledger.fleet.agents.get(row["id"])
-        return agent is None or agent.epoch != row["epoch"] or agent.kind.pool_spot is not spot_use(row["pool_spot"])
+        return agent is None or agent.epoch != row["epoch"] or agent.kind.pool != pool_says(row)
 
     def _listen(self, rows: list[Row], now: float) -> None:
         self._watch.observe({AgentId(row["id"]): row["lease_seq"] for row in rows if row["connected"]}, now)
@@ -134,7 +134,7 @@ class Roster:
                     pool=row["pool"],
                     labels=row["labels"],
                     total=capacity_from_json(row["capacity"]),
-                    kind=machine_kind(row["token_labels"], row["facts"], spot_use(seen[row["id"]]["pool_spot"])),
+                    kind=machine_kind(row["token_labels"], row["facts"], pool_says(seen[row["id"]])),
                     epoch=seen[row["id"]]["epoch"],
                     accepting=False,
                     queues=row["queues"],

@@ -12,6 +12,7 @@ from styx_server.core.machines import reserved
 from styx_server.core.machines.needs import MachineWish, SpotUse
 from styx_server.core.machines.offer import Place
 from styx_server.core.placement.capacity import Capacity, Gpu
+from styx_server.core.placement.machine import PoolSays
 from styx_server.core.session import LogEnd, StopCause, StopOrder
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 from styx_server.core.task import (
@@ -100,9 +101,11 @@ def _wish_from_json(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def spot_use(word: str) -> SpotUse:
-    """What a pool says of spot machines; a word of a later version is the careful one."""
-    return SpotUse(word) if word in set(SpotUse) else SpotUse.NEVER
+def pool_says(row: Row) -> PoolSays:
+    """What the pool of an agent says for tasks that say nothing, in a row of `read_roster`."""
+    word = row["pool_spot"]
+    # A word of a later version is the careful one.
+    return PoolSays(spot=SpotUse(word) if word in set(SpotUse) else SpotUse.NEVER, types=row["pool_types"])
 
 
 def retry_to_json(retry: RetryPolicy) -> str | None:

@@ -10,10 +10,9 @@ import grpc
 from styx.v1 import machines_pb2, styx_service_pb2
 from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.machines.instance_filter import parse_instance_filter
-from styx_server.services.giving_back import GivingBack
-from styx_server.services.instance_views import InstanceViews
 from styx_server.services.tasks import MAX_ID, Mutation
 from styx_server.transport import codec, machine_codec
+from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.mutations import mutation_fields
 from styx_server.transport.paging import make_token, page_size, read_token
 
@@ -25,8 +24,7 @@ _MAX_DEADLINE: Final = timedelta(days=365)
 class InstanceMethods:
     """Methods of `styx.v1.StyxService`."""
 
-    _instances: InstanceViews
-    _giving_back: GivingBack
+    _machines: MachineUseCases
 
     async def ListInstances(  # noqa: N802
         self, request: styx_service_pb2.ListInstancesRequest, context: _Context
@@ -36,7 +34,7 @@ class InstanceMethods:
         scope = ("instances", request.filter, str(request.include_ended))
         below = read_token(request.page_token, *scope)
         count = page_size(request.page_size)
-        views = await self._instances.page(
+        views = await self._machines.instances.page(
             parse_instance_filter(request.filter),
             MAX_ID if below is None else below,
             count,
@@ -51,7 +49,7 @@ class InstanceMethods:
     ) -> machines_pb2.Instance:
         """One rented machine with all that is known."""
         del context
-        view = await self._instances.get(machine_codec.instance_id(request.instance_id))
+        view = await self._machines.instances.get(machine_codec.instance_id(request.instance_id))
         return machine_codec.instance(view, with_prices=True)
 
     async def TerminateInstance(  # noqa: N802
@@ -61,8 +59,8 @@ class InstanceMethods:
         del context
         mutation = Mutation(**mutation_fields(request, "TerminateInstance"))
         number = machine_codec.instance_id(request.instance_id)
-        await self._giving_back.terminate(number, mutation, deadline=_deadline(request), now=request.now)
-        return machine_codec.instance(await self._instances.get(number), with_prices=True)
+        await self._machines.giving_back.terminate(number, mutation, deadline=_deadline(request), now=request.now)
+        return machine_codec.instance(await self._machines.instances.get(number), with_prices=True)
 
 
 def _deadline(request: styx_service_pb2.TerminateInstanceRequest) -> timedelta | None:

@@ -8,9 +8,10 @@ import grpc
 
 from styx.v1 import machines_pb2, styx_service_pb2
 from styx_server.core.errors import InvalidRequest, Violation
-from styx_server.services.pools import PoolChange, Pools
+from styx_server.services.pools import PoolChange
 from styx_server.services.tasks import Mutation
 from styx_server.transport import machine_codec
+from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.mutations import mutation_fields
 from styx_server.transport.paging import make_token, page_size, read_text_token
 
@@ -20,7 +21,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class PoolMethods:
     """Methods of `styx.v1.StyxService`."""
 
-    _pools: Pools
+    _machines: MachineUseCases
 
     async def CreatePool(  # noqa: N802
         self, request: styx_service_pb2.CreatePoolRequest, context: _Context
@@ -29,14 +30,14 @@ class PoolMethods:
         del context
         mutation = Mutation(**mutation_fields(request, "CreatePool"))
         spec = machine_codec.pool_spec(request.spec)
-        return machine_codec.pool(await self._pools.create(request.name, spec, mutation))
+        return machine_codec.pool(await self._machines.pools.create(request.name, spec, mutation))
 
     async def GetPool(  # noqa: N802
         self, request: styx_service_pb2.GetPoolRequest, context: _Context
     ) -> machines_pb2.Pool:
         """One pool."""
         del context
-        return machine_codec.pool(await self._pools.get(_name(request.name)))
+        return machine_codec.pool(await self._machines.pools.get(_name(request.name)))
 
     async def UpdatePool(  # noqa: N802
         self, request: styx_service_pb2.UpdatePoolRequest, context: _Context
@@ -50,7 +51,7 @@ class PoolMethods:
             fields=_fields(request),
             generation=request.generation,
         )
-        return machine_codec.pool(await self._pools.update(change, mutation))
+        return machine_codec.pool(await self._machines.pools.update(change, mutation))
 
     async def ListPools(  # noqa: N802
         self, request: styx_service_pb2.ListPoolsRequest, context: _Context
@@ -58,7 +59,7 @@ class PoolMethods:
         """A page of pools, by name."""
         del context
         count = page_size(request.page_size)
-        views = await self._pools.page(read_text_token(request.page_token, "pools") or "", count)
+        views = await self._machines.pools.page(read_text_token(request.page_token, "pools") or "", count)
         token = make_token(views[-1].pool.name, "pools") if len(views) == count else ""
         return styx_service_pb2.ListPoolsResponse(
             pools=[machine_codec.pool(view) for view in views], next_page_token=token
@@ -70,7 +71,7 @@ class PoolMethods:
         """Deletes a pool that is empty."""
         del context
         mutation = Mutation(**mutation_fields(request, "DeletePool"))
-        await self._pools.delete(_name(request.name), mutation)
+        await self._machines.pools.delete(_name(request.name), mutation)
         return styx_service_pb2.DeletePoolResponse()
 
 

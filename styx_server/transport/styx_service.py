@@ -19,17 +19,15 @@ from styx_server.core.states import TaskState
 from styx_server.core.task import DEFAULT_NAMESPACE
 from styx_server.services.agents import Agents
 from styx_server.services.feed import Cursor, Feed, WatchRequest
-from styx_server.services.giving_back import GivingBack
 from styx_server.services.info import ServerInformation
-from styx_server.services.instance_views import InstanceViews
 from styx_server.services.log_reading import LogReading, LogRequest
-from styx_server.services.pools import Pools
 from styx_server.services.removal import Removal
 from styx_server.services.submission import Submission, Submit
 from styx_server.services.tasks import MAX_ID, Mutation, Tasks
 from styx_server.transport import codec
 from styx_server.transport.instance_methods import InstanceMethods
 from styx_server.transport.machine_methods import MachineMethods
+from styx_server.transport.machine_use_cases import MachineUseCases
 from styx_server.transport.mutations import mutation_fields
 from styx_server.transport.paging import make_token, page_size, read_token
 from styx_server.transport.pool_methods import PoolMethods
@@ -51,9 +49,7 @@ class UseCases:
     agents: Agents
     removal: Removal
     information: ServerInformation
-    pools: Pools
-    instances: InstanceViews
-    giving_back: GivingBack
+    machines: MachineUseCases
 
 
 class StyxService(MachineMethods, PoolMethods, InstanceMethods, styx_service_pb2_grpc.StyxServiceServicer):
@@ -63,9 +59,7 @@ class StyxService(MachineMethods, PoolMethods, InstanceMethods, styx_service_pb2
         self._use = use
         self._agents = use.agents
         self._removal = use.removal
-        self._pools = use.pools
-        self._instances = use.instances
-        self._giving_back = use.giving_back
+        self._machines = use.machines
         self._terms = terms
 
     async def SubmitTask(  # noqa: N802

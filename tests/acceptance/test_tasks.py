@@ -116,6 +116,26 @@ def test_more_than_any_agent_has_waits_with_the_reason(stack: Stack) -> None:
     stack.good("cancel", task_id)
 
 
+def test_a_task_that_wants_another_machine_than_there_is_says_so(stack: Stack) -> None:
+    task_id = stack.submit("--provider", "aws", "--region", "us-east-1", "--spot", "--", "true")
+    until(lambda: stack.task(task_id)["reason"] == "no_match", "the scheduler has looked")
+    assert "lack" in stack.task(task_id)["message"]
+    assert "in aws/us-east-1, spot" in stack.good("status", task_id)
+    stack.good("cancel", task_id)
+    done = stack.styx("submit", "--infra", "awz", "--", "true")
+    assert done.code != 0
+    assert "did you mean aws?" in done.talk
+
+
+def test_a_task_takes_the_alternative_that_is_to_be_had(stack: Stack) -> None:
+    words = ["--cpus", "0.1", "--ordered", "cpus=5000", "--ordered", "infra=static memory=64MiB"]
+    task_id = stack.submit(*words, "--", "sleep", "60")
+    stack.until_state(task_id, "RUNNING")
+    agent = json.loads(stack.good("agent", "show", stack.task(task_id)["agentId"], "-o", "json"))
+    assert (agent["reserved"]["cpus"], agent["reserved"]["memoryBytes"]) == (0.1, str(64 << 20))
+    stack.good("cancel", task_id)
+
+
 def test_priority_goes_before_age(stack: Stack) -> None:
     cpus = str(json.loads(stack.good("agent", "show", "a1", "-o", "json"))["capacity"]["cpus"])
     blocker = stack.submit("--cpus", cpus, "--", "sleep", "60")

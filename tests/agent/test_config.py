@@ -76,6 +76,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
         ([*URL, "--gpus", "A100"], "NAME:COUNT"),
         ([*URL, "--gpus", "A100:x"], "NAME:COUNT"),
         ([*URL, "--label", "novalue"], "KEY=VALUE"),
+        ([*URL, "--label", "styx/spot=false"], "only the server sets; take another key"),
         ([*URL, "--on-exit", "explode"], "invalid choice"),
         ([*URL, "--name", "a\x1b[31m"], "without control characters"),
         ([*URL, "--name", "x" * 201], "at most 200"),

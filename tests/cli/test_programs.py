@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from styx.v1 import tasks_pb2
 from tests.support.memory_service import Fault, Running, serving
 from tests.support.programs import start, styx
 from tests.support.until import soon
@@ -145,6 +146,56 @@ async def test_submit_prints_the_id_and_options_arrive(here: Path, running: Runn
     assert (needs.disk_bytes, dict(needs.labels)) == (10**9, {"zone": "a"})
     assert (spec.timeout.seconds, spec.stop_grace.seconds, spec.disconnect_timeout.never) == (5400, 2, True)
     assert (spec.at_most_once, spec.priority, spec.workdir, spec.setup, spec.pool) == (True, -5, "/tmp", "true", "p")
+
+
+async def test_the_machine_is_described_word_by_word(here: Path, running: Running) -> None:
+    words = ["--cpus", "=4", "--memory", "16GiB+", "--gpus", "L4:1", "--gpu-memory", "20GB", "--spot"]
+    words += ["--provider", "gcp", "--zone", "us-central1-a", "--machine-type", "g2-standard-4"]
+    words += ["--max-hourly-cost", "1.5", "--arch", "x86_64"]
+    assert (await styx(here, "submit", *words, "--", "true")).text == "t1\n"
+    needs = running.service.tasks["t1"].task.spec.resources
+    assert (needs.cpus, needs.memory_bytes, needs.gpus.memory_bytes) == (4, 16 << 30, 20 * 10**9)
+    machine = needs.machine
+    assert (list(machine.infra), list(machine.machine_types)) == (["gcp/*/us-central1-a"], ["g2-standard-4"])
+    assert (machine.cpus_exact, machine.memory_exact, machine.arch) == (True, False, "x86_64")
+    assert (machine.spot, machine.max_hourly_cost) == (tasks_pb2.SPOT, 1.5)
+    shown = (await styx(here, "status", "t1")).text
+    assert "just so much cpus, in gcp/*/us-central1-a, type g2-standard-4, spot, x86_64, at most $1.5 an hour" in shown
+
+
+async def test_alternatives_are_described_in_the_words_of_the_options(here: Path, running: Running) -> None:
+    words = ["--cpus", "8", "--infra", "aws", "--infra", "gcp", "--ordered", "gpus=A100:8 spot", "--ordered"]
+    words += ["gpus=H100:8 infra=static max-hourly-cost=9 spot=any"]
+    assert (await styx(here, "submit", *words, "--", "true")).text == "t1\n"
+    needs = running.service.tasks["t1"].task.spec.resources
+    assert list(needs.machine.infra) == ["aws", "gcp"]
+    first, second = needs.ordered
+    assert (first.gpus.name, first.gpus.count, first.machine.spot) == ("A100", 8, tasks_pb2.SPOT)
+    assert (list(second.machine.infra), second.machine.max_hourly_cost) == (["static"], 9)
+    shown = (await styx(here, "status", "t1")).text
+    assert "8 cpus, in aws or gcp, the first of: gpus A100:8, spot | gpus H100:8, in static, spot or not" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "talk"),
+    [
+        (["--infra", "aws", "--region", "us-east-1"], "the place is given twice"),
+        (["--cpus", "=4+"], "says both"),
+        (["--memory", "=lots"], "is not a size"),
+        (["--arch", "sparc"], "x86_64"),
+        (["--any-of", "gpu=A100"], "nothing that an alternative can need"),
+        (["--any-of", ""], "it needs nothing"),
+        (["--any-of", "max-hourly-cost=cheap"], "is not a valid float"),
+        (["--any-of", "memory=lots"], "is not a size"),
+    ],
+)
+async def test_what_cannot_be_meant_of_a_machine_is_refused(
+    here: Path, running: Running, words: list[str], talk: str
+) -> None:
+    done = await styx(here, "submit", *words, "--", "true")
+    assert (done.code, "Traceback" in done.talk) == (2, False)
+    assert talk in done.talk
+    assert not running.service.tasks
 
 
 async def test_submit_reads_a_script_from_a_file_and_from_stdin(here: Path, tmp_path: Path) -> None:

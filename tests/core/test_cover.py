@@ -25,14 +25,15 @@ ONE_CPU = (MachineNeeds(cpus_milli=1000, spot=SpotUse.ANY),)
 OFFERS = st.lists(st.builds(an_offer, st.integers(1, 9), st.integers(0, 12), spot=st.booleans()), max_size=6)
 
 
-def by_brute_force(offers: list[Offer], tasks: int, most: int) -> tuple[int, int, int]:
+def by_brute_force(offers: list[Offer], tasks: int, most: int, limit: int | None) -> tuple[int, int, int]:
     """How many are covered, at what price, by how many machines."""
     best = (0, 0, 0)
     for machines in range(1, most + 1):
         for mix in combinations_with_replacement(offers, machines):
             covered = min(tasks, sum(offer.size.cpus_milli // 1000 for offer in mix))
-            better = (-covered, sum(offer.price_micros for offer in mix), machines)
-            best = min(best, better)
+            price = sum(offer.price_micros for offer in mix)
+            if limit is None or price <= limit:
+                best = min(best, (-covered, price, machines))
     return -best[0], best[1], best[2]
 
 
@@ -40,11 +41,17 @@ def figures(found: Cover) -> tuple[int, int, int]:
     return found.covered, found.price_micros, found.machines
 
 
-@settings(max_examples=150)
-@given(offers=OFFERS, tasks=st.integers(1, 14), most=st.integers(1, 4))
-def test_the_mix_is_that_of_brute_force(offers: list[Offer], tasks: int, most: int) -> None:
-    found = cover(Wanted(needs=ONE_CPU, tasks=tasks, most_machines=most), OfferBook(offers), nothing_blocked)
-    assert figures(found) == by_brute_force(offers, tasks, most)
+@settings(max_examples=200)
+@given(
+    offers=OFFERS,
+    tasks=st.integers(1, 14),
+    most=st.integers(1, 4),
+    limit=st.one_of(st.none(), st.integers(0, 30)),
+)
+def test_the_mix_is_that_of_brute_force(offers: list[Offer], tasks: int, most: int, limit: int | None) -> None:
+    wanted = Wanted(needs=ONE_CPU, tasks=tasks, most_machines=most, most_micros=limit)
+    found = cover(wanted, OfferBook(offers), nothing_blocked)
+    assert figures(found) == by_brute_force(offers, tasks, most, limit)
 
 
 def test_one_large_machine_beats_several_at_the_same_price() -> None:
@@ -88,3 +95,10 @@ def test_alternatives_are_mixed_or_go_by_their_order(ordered: bool, price: int) 
     found = cover(Wanted(needs=needs, ordered=ordered, tasks=2, most_machines=2), book, nothing_blocked)
     assert found.price_micros == price
     assert {pick.choice.alternative for pick in found.picks} == ({0} if ordered else {1})
+
+
+def test_what_can_be_paid_is_rented_when_all_is_too_dear() -> None:
+    book = OfferBook([an_offer(4, 100), an_offer(16, 500)])
+    wanted = Wanted(needs=ONE_CPU, tasks=100, most_machines=50, most_micros=750)
+    found = cover(wanted, book, nothing_blocked)
+    assert figures(found) == (28, 700, 7)

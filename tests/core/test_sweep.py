@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from styx_server.core.machines.instance import CloudMachine, InstanceId, InstanceState, MachineState
 from styx_server.core.machines.offer import Place
+from styx_server.core.machines.refusal import RefusalKind
 from styx_server.core.machines.sweep import Comparison, Gone, KnownMachine, compare
 from styx_server.core.machines.terms import MachineTerms
 
@@ -70,6 +73,12 @@ def test_of_two_machines_for_one_order_one_is_ended() -> None:
     result = compare([known(S.READY)], [machine("c1"), machine("c2")], TERMS)
     assert result.back == [machine("c2")]
     assert compare([known(S.CREATING, cloud_id="")], [machine("c1"), machine("c2")], TERMS).back == [machine("c2")]
+
+
+def test_a_machine_that_does_not_come_up_counts_as_refused_until_its_agent_has_joined() -> None:
+    stuck = replace(machine(), refusal=RefusalKind.CAPACITY)
+    assert compare([known(S.LAUNCHED)], [stuck], TERMS).refused == [(ONE, stuck)]
+    assert compare([known(S.READY)], [stuck], TERMS).refused == []
 
 
 def test_a_machine_without_a_row_is_a_stranger() -> None:

@@ -5,88 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import signal
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 import styx
-from styx.models import Agent, AgentState
 from styx_server.bundle import Shelf
 from styx_server.core.machines.instance import Boot
 from styx_server.core.machines.offer import MachineSize
 from styx_server.core.machines.user_data import boot_script
-from styx_server.embedded import PostgresAddress
+from tests.machines.conftest import Home
 from tests.support.machine import new_machine
-from tests.support.server_process import TOKEN, ServerProcess
 from tests.support.supervisor_driver import processes
 from tests.support.until import soon_true, until
 
 SIZE = MachineSize(cpus_milli=4000, memory_bytes=16 << 30, gpu_name="L4", gpu_count=1)
-
-
-class Home:
-    """A server that has the agent on its shelf, and a client of it."""
-
-    def __init__(self, server: ServerProcess, http: str, digest: str, client: styx.AsyncClient) -> None:
-        self.server = server
-        self.http = http
-        self.digest = digest
-        self.client = client
-
-    async def boot(self, **more: object) -> Boot:
-        """What one new machine is told."""
-        token = (await self.client.create_join_token()).token
-        told = {"server_urls": ("http://127.0.0.1:1", self.http), "bundle_sha256": self.digest} | more
-        return Boot(join_token=token, agent_name="i9", **told)  # type: ignore[arg-type]
-
-    async def joined(self) -> Agent:
-        """The machine's agent, once it is connected."""
-
-        async def there() -> bool:
-            return any(agent.state == AgentState.READY for agent in await self.agents())
-
-        await soon_true(there, "the agent has joined", seconds=90)
-        (agent,) = await self.agents()
-        return agent
-
-    async def agents(self) -> list[Agent]:
-        return [agent async for agent in self.client.agents()]
-
-    async def output(self, command: str) -> bytes:
-        """What a command writes there."""
-        task_id = await self.client.submit_task(command)
-        chunks = [chunk.data async for chunk in self.client.logs(task_id, follow=True)]
-        return b"".join(chunks)
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundles of what is installed here, packed once."""
-    folder = tmp_path_factory.mktemp("packed")
-    Shelf(folder).digest()
-    return folder / "bundles"
-
-
-@pytest.fixture
-async def home(tmp_path: Path, packed: Path, database: PostgresAddress) -> AsyncIterator[Home]:
-    """One, with nothing rented."""
-    server = ServerProcess(tmp_path / "server", database.url)
-    shutil.copytree(packed, server.folder / "bundles")
-    server.start()
-    try:
-        endpoint = await server.ready()
-        digest = await asyncio.to_thread(Shelf(server.folder).digest)
-        async with styx.AsyncClient(endpoint["http"], TOKEN) as client:
-            yield Home(server, endpoint["http"], digest, client)
-    finally:
-        await server.stop()
 
 
 @pytest.mark.parametrize("systemd", [True, False], ids=["systemd", "container"])

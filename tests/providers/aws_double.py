@@ -288,7 +288,11 @@ class AwsDouble:
         scope = headers.get("Authorization", "").partition("Credential=")[2].split("/")
         region, service = (scope[2], scope[3]) if len(scope) > 3 else (REGION, "sts")
         target = headers.get("X-Amz-Target", "").rpartition(".")[2]
-        parameters: Parameters = {} if target else dict(parse_qsl(body.decode(), keep_blank_values=True))
+        parameters: Parameters = (
+            {name: str(value) for name, value in json.loads(body).items()}
+            if target
+            else dict(parse_qsl(body.decode(), keep_blank_values=True))
+        )
         action = target or parameters.get("Action", "")
         with self._lock:
             self.calls.append(Call(action, region, parameters))

@@ -195,6 +195,17 @@ class KubeDouble:
                 web.get(f"{core}/namespaces/{{namespace}}/pods/{{name}}", self._get_pod),
                 web.delete(f"{core}/namespaces/{{namespace}}/pods/{{name}}", self._delete_pod),
                 web.post(f"{core}/namespaces/{{namespace}}/secrets", self._post_secret),
+                web.patch(f"{core}/namespaces/{{namespace}}/secrets/{{name}}", self._patch_secret),
+                web.delete(f"{core}/namespaces/{{namespace}}/secrets/{{name}}", self._delete_secret),
+                web.post(f"{core}/namespaces/{{namespace}}/pods/{{name}}/binding", self._bind),
+                web.patch(f"{core}/namespaces/{{namespace}}/pods/{{name}}/status", self._patch_pod),
+                web.post(f"{core}/namespaces/{{namespace}}/serviceaccounts", self._post_anything),
+                web.post(f"{core}/namespaces", self._post_namespace),
+                web.delete(f"{core}/namespaces/{{name}}", self._delete_namespace),
+                web.post(f"{core}/nodes", self._post_node),
+                web.patch(f"{core}/nodes/{{name}}", self._patch_node),
+                web.patch(f"{core}/nodes/{{name}}/status", self._patch_node),
+                web.delete(f"{core}/nodes/{{name}}", self._delete_node),
                 web.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._review_self),
                 web.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._review_access),
             ]
@@ -215,7 +226,12 @@ class KubeDouble:
 
     def _authorize(self, request: web.Request) -> None:
         *_, resource = [part for part in request.path.split("/") if part and part != request.match_info.get("name")]
-        verbs = {"GET": "get" if "name" in request.match_info else "list", "POST": "create", "DELETE": "delete"}
+        verbs = {
+            "GET": "get" if "name" in request.match_info else "list",
+            "POST": "create",
+            "DELETE": "delete",
+            "PATCH": "patch",
+        }
         verb = verbs[request.method]
         namespace = request.match_info.get("namespace", "")
         if resource in {"pods", "secrets", "nodes"} and (verb, resource) in self.denied:
@@ -310,6 +326,26 @@ class KubeDouble:
         self.secrets[namespace, name] = self.stamp(secret)
         return web.json_response(secret, status=201)
 
+    async def _patch_secret(self, request: web.Request) -> web.Response:
+        assert request.content_type == "application/merge-patch+json"
+        secret, patch = self._found_secret(request), await request.json()
+        assert set(patch) == {"metadata"}, "the data of an immutable secret cannot change"
+        secret["metadata"].update(patch["metadata"])
+        self._touch(secret)
+        return web.json_response(secret)
+
+    async def _delete_secret(self, request: web.Request) -> web.Response:
+        self._found_secret(request)
+        del self.secrets[request.match_info["namespace"], request.match_info["name"]]
+        return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
+    def _found_secret(self, request: web.Request) -> Doc:
+        name = request.match_info["name"]
+        secret = self.secrets.get((request.match_info["namespace"], name))
+        if secret is None:
+            raise Refused(404, "NotFound", f'secrets "{name}" not found')
+        return secret
+
     async def _review_self(self, request: web.Request) -> web.Response:
         review = await request.json()
         return web.json_response({**review, "status": {"userInfo": {"username": "tester", "groups": []}}}, status=201)
@@ -319,6 +355,50 @@ class KubeDouble:
         asked = review["spec"]["resourceAttributes"]
         allowed = (asked["verb"], asked["resource"]) not in self.denied
         return web.json_response({**review, "status": {"allowed": allowed}}, status=201)
+
+    # What only those ask who play the scheduler, the kubelet and the operator from outside.
+
+    async def _bind(self, request: web.Request) -> web.Response:
+        pod, binding = self._found(request), await request.json()
+        if pod["spec"].get("nodeName"):
+            raise Refused(409, "Conflict", f"pod {pod['metadata']['name']} is already assigned to a node")
+        pod["spec"]["nodeName"] = binding["target"]["name"]
+        self.condition(pod, "PodScheduled", "True", "", "")
+        self._touch(pod)
+        return web.json_response({"kind": "Status", "status": "Success"}, status=201)
+
+    async def _patch_pod(self, request: web.Request) -> web.Response:
+        pod = self._found(request)
+        pod["status"].update((await request.json())["status"])
+        self._touch(pod)
+        return web.json_response(pod)
+
+    async def _post_anything(self, request: web.Request) -> web.Response:
+        return web.json_response(self.stamp(await request.json()), status=201)
+
+    async def _post_namespace(self, request: web.Request) -> web.Response:
+        namespace = self.stamp(await request.json())
+        self.namespaces.add(namespace["metadata"]["name"])
+        return web.json_response(namespace, status=201)
+
+    async def _delete_namespace(self, request: web.Request) -> web.Response:
+        self.namespaces.discard(request.match_info["name"])
+        return web.json_response({"kind": "Status", "status": "Success"})
+
+    async def _post_node(self, request: web.Request) -> web.Response:
+        node = self.stamp({"spec": {}, "status": {}, **await request.json()})
+        self.nodes[node["metadata"]["name"]] = node
+        return web.json_response(node, status=201)
+
+    async def _patch_node(self, request: web.Request) -> web.Response:
+        node, patch = self.nodes[request.match_info["name"]], await request.json()
+        for part in ("spec", "status"):
+            node[part].update({key: value for key, value in patch.get(part, {}).items() if value is not None})
+        self._touch(node)
+        return web.json_response(node)
+
+    async def _delete_node(self, request: web.Request) -> web.Response:
+        return web.json_response(self.nodes.pop(request.match_info["name"]))
 
     # Objects.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from styx_server.providers.aws.request import GIB, Subnet, choose_subnet
 from styx_server.providers.ports import ProviderError
 from tests.providers.aws_double import REGION, AwsDouble, environment
 from tests.providers.aws_market import AwsMarket, open_market, order, settings
+from tests.support.until import soon_true
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,11 +92,15 @@ async def test_the_script_for_the_first_boot_arrives_byte_for_byte(aws: AwsMarke
     script = "#cloud-config\nwrite_files:\n- content: 'Grüße, %s $HOME'\n"
     machine = await aws.provider.rent(replace(order("styx-a1"), user_data=script))
     assert aws.double.user_data(machine.cloud_id) == script.encode()
+    seen = aws.provider._clients.get("ec2", REGION).describe_instance_attribute(
+        InstanceId=machine.cloud_id, Attribute="userData"
+    )
+    assert base64.b64decode(seen["UserData"]["Value"]) == script.encode()
 
 
 async def test_a_script_that_ec2_would_not_take_is_not_sent(aws: AwsMarket) -> None:
     good = replace(order("styx-a1"), user_data="#" * 16_384)
-    assert await aws.provider.rent(good)
+    await aws.provider.rent(good)
     with pytest.raises(ProviderError, match="16385 bytes") as caught:
         await aws.provider.rent(replace(order("styx-a2"), user_data="#" * 16_385))
     assert caught.value.kind is RefusalKind.BAD_REQUEST
@@ -107,6 +113,17 @@ async def test_each_architecture_boots_an_image_of_its_own(aws: AwsMarket) -> No
     arm = replace(order("styx-a2"), offer=replace(intel.offer, machine_type="m6g.large", size=size))
     images = [aws.double.parameters((await aws.provider.rent(each)).cloud_id)["ImageId"] for each in (intel, arm)]
     assert [aws.double.images[image] for image in images] == [f"{REGION} x86_64", f"{REGION} arm64"]
+
+
+async def test_machines_with_gpus_boot_an_image_with_the_driver(aws: AwsMarket) -> None:
+    usual = order("styx-a1").offer
+    size = replace(usual.size, gpu_name="T4", gpu_count=1)
+    gpus = replace(order("styx-a1"), offer=replace(usual, machine_type="g4dn.xlarge", size=size))
+    await aws.provider.rent(gpus)
+    asked = [call.parameters["Name"] for call in aws.double.calls if call.action == "GetParameter"]
+    assert ["nvidia" in name for name in asked] == [True]
+    account = aws.provider._account
+    assert "nvidia" not in account.image_name(replace(size, gpu_name="Trainium"))
 
 
 async def test_an_image_for_another_architecture_is_refused_before_ec2_is_asked(aws: AwsMarket) -> None:
@@ -206,9 +223,17 @@ async def test_a_rent_is_asked_for_once_in_a_call(aws: AwsMarket, code: str, sta
 
 
 async def test_an_answer_that_never_comes_is_a_timeout_and_the_machine_is_found_again(aws: AwsMarket) -> None:
-    await aws.provider.rent(order("styx-a0"))
-    aws.double.hang("RunInstances")
-    async with another(replace(settings(aws.double), read_timeout_seconds=2)) as hasty:
+    async with another(replace(settings(aws.double), read_timeout_seconds=1)) as hasty:
+
+        async def knows_its_way() -> bool:
+            with suppress(ProviderError):
+                await hasty.rent(order("styx-a0"))
+                return True
+            return False
+
+        # The one call that is left is the one whose answer does not come.
+        await soon_true(knows_its_way, "a call within a second")
+        aws.double.hang("RunInstances")
         with pytest.raises(ProviderError) as caught:
             await hasty.rent(order("styx-a1"))
     assert (caught.value.kind, caught.value.code) == (RefusalKind.TIMEOUT, "ReadTimeoutError")
@@ -238,6 +263,26 @@ async def test_without_credentials_one_is_told_where_to_put_them(aws: AwsMarket)
     assert caught.value.kind is RefusalKind.CREDENTIALS
     assert not report.usable
     assert report.identity == ""
+
+
+# The end.
+
+DENIED = ("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
+
+
+async def test_the_end_of_a_machine_that_has_ended_cannot_be_denied(aws: AwsMarket) -> None:
+    machine = await aws.provider.rent(order("styx-a1"))
+    aws.double.fail("TerminateInstances", *DENIED)
+    with pytest.raises(ProviderError) as caught:
+        await aws.provider.release(machine.place, machine.cloud_id)
+    assert caught.value.kind is RefusalKind.PERMISSION
+    await aws.provider.release(machine.place, machine.cloud_id)
+    aws.double.settle()
+    # Its tag is gone, and the right to end it hung on the tag.
+    aws.double.forget_tags(machine.cloud_id)
+    aws.double.fail("TerminateInstances", *DENIED, times=2)
+    await aws.provider.release(machine.place, machine.cloud_id)
+    await aws.provider.release(machine.place, "i-00000000000000000")
 
 
 # The list.
@@ -352,9 +397,6 @@ def test_prices_are_exact() -> None:
 
 
 # The check.
-
-
-DENIED = ("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
 
 
 @pytest.mark.parametrize(

@@ -161,12 +161,14 @@ def test_a_disk_is_as_large_as_was_asked_for_and_of_a_type_that_the_machine_take
         name: body_of(order("styx-a1", offer=replace(OFFER, machine_type=name)))["disks"][0]["initializeParams"][
             "diskType"
         ].rpartition("/")[2]
-        for name in ("e2-standard-4", "n4-standard-4", "c3-standard-4")
+        for name in ("e2-standard-4", "n4-standard-4", "c3-standard-4", "a3-highgpu-8g", "a3-ultragpu-8g")
     }
     assert kinds == {
         "e2-standard-4": "pd-balanced",
         "n4-standard-4": "hyperdisk-balanced",
         "c3-standard-4": "pd-balanced",
+        "a3-highgpu-8g": "pd-balanced",
+        "a3-ultragpu-8g": "hyperdisk-balanced",
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 import styx_server
 
 ROOT = Path(styx_server.__file__).parent
-LIBRARIES = {"boto3", "botocore", "google.cloud", "kubernetes_asyncio"}
+LIBRARIES = {"boto3", "botocore", "google.cloud", "google.auth", "google.api_core", "kubernetes_asyncio"}
 PROVIDERS = [path for path in sorted((ROOT / "providers").iterdir()) if path.stem[0] != "_"]
 MODULES = [
     "styx_server.serve",

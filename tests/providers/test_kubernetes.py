@@ -21,12 +21,12 @@ from styx_server.core.machines.refusal import RefusalKind, Scope
 from styx_server.providers.kubernetes import KubernetesProvider, KubernetesSettings
 from styx_server.providers.kubernetes.check import NEEDED
 from styx_server.providers.kubernetes.machine_type import MachineType, gpu_name, read_type
-from styx_server.providers.kubernetes.manifest import label_value, pod_of, secret_of
+from styx_server.providers.kubernetes.manifest import label_value, owned_by, pod_of, secret_name, secret_of
 from styx_server.providers.kubernetes.nodes import NODE_PRICE, quantity
 from styx_server.providers.kubernetes.pods import machine_of
 from styx_server.providers.kubernetes.settings import Toleration
 from styx_server.providers.ports import ProviderError
-from tests.providers.kube_double import Doc, amount_of, unknown_fields
+from tests.providers.kube_double import Doc, KubeDouble, amount_of, serve, unknown_fields
 from tests.providers.kubernetes_market import (
     DEPLOYMENT,
     NAMESPACE,
@@ -36,6 +36,7 @@ from tests.providers.kubernetes_market import (
     open_market,
     order,
 )
+from tests.providers.realkube_market import market_at
 from tools.gen_protos import ROOT
 
 GIB = 2**30
@@ -62,7 +63,7 @@ def container(pod: Doc) -> Doc:
 
 
 def script_of(market: KubernetesMarket, key: str) -> str:
-    return base64.b64decode(market.double.secrets[NAMESPACE, key]["data"]["boot.sh"]).decode()
+    return base64.b64decode(market.double.secrets[NAMESPACE, secret_name(key)]["data"]["boot.sh"]).decode()
 
 
 async def only_machine(market: KubernetesMarket) -> CloudMachine:
@@ -80,7 +81,7 @@ def test_a_pod_asks_for_what_it_may_use_and_for_room_for_the_agent() -> None:
     assert resources["limits"]["cpu"] == "1000m"
     assert int(resources["limits"]["memory"]) == 2 * GIB + SETTINGS.agent_memory_bytes
     assert int(resources["limits"]["ephemeral-storage"]) == 20 * GIB
-    script = secret_of(order("styx-a1"), "uid-1")["stringData"]["boot.sh"]
+    script = secret_of(order("styx-a1"))["stringData"]["boot.sh"]
     assert f"--cpus=1.0 --memory={2 * GIB};" in script
 
 
@@ -111,7 +112,7 @@ def test_a_pod_may_be_told_to_run_as_root() -> None:
 def test_the_join_token_is_in_the_secret_and_nowhere_in_the_pod() -> None:
     asked = order("styx-a1")
     assert asked.boot.join_token not in json.dumps(pod_of(asked, SETTINGS))
-    assert asked.boot.join_token in secret_of(asked, "uid-1")["stringData"]["boot.sh"]
+    assert asked.boot.join_token in secret_of(asked)["stringData"]["boot.sh"]
 
 
 async def test_an_order_that_cannot_be_booted_makes_nothing(market: KubernetesMarket) -> None:
@@ -127,7 +128,7 @@ def test_every_field_is_one_that_the_api_has(asked: RentOrder) -> None:
     settings = replace(SETTINGS, tolerations=("a=b:NoSchedule", "c"))
     settings = replace(settings, image_pull_secret="registry", node_selector={"pool": "styx"})
     assert list(unknown_fields(pod_of(asked, settings), "V1Pod")) == []
-    assert list(unknown_fields(secret_of(asked, "uid-1"), "V1Secret")) == []
+    assert list(unknown_fields(secret_of(asked), "V1Secret")) == []
     assert list(unknown_fields({"spec": {"contaners": []}}, "V1Pod")) == ["spec.contaners"]
 
 
@@ -164,24 +165,35 @@ def test_different_tags_have_different_labels() -> None:
 
 
 async def test_the_secret_belongs_to_its_pod_and_goes_with_it(market: KubernetesMarket) -> None:
-    machine = await market.provider.rent(order("styx-a1"))
+    await market.provider.rent(order("styx-a1"))
+    pod = market.double.pods[NAMESPACE, "styx-a1"]
     [secret] = market.double.secrets.values()
-    [owner] = secret["metadata"]["ownerReferences"]
-    assert owner["uid"] == market.double.pods[NAMESPACE, "styx-a1"]["metadata"]["uid"]
-    await market.provider.release(machine.place, machine.cloud_id)
+    assert secret["metadata"]["ownerReferences"] == owned_by(pod)["metadata"]["ownerReferences"]
+    assert list(unknown_fields(owned_by(pod), "V1Secret")) == []
+    # Not Styx, but the cluster takes the pod away.
+    del market.double.pods[NAMESPACE, "styx-a1"]
     market.double.settle()
     assert market.double.secrets == {}
 
 
-async def test_a_pod_does_not_start_before_its_secret_is_there(market: KubernetesMarket) -> None:
+async def test_a_pod_whose_maker_died_at_once_starts_all_the_same(market: KubernetesMarket) -> None:
     await market.lose_answer()
     with pytest.raises(ProviderError):
         await market.provider.rent(order("styx-a1"))
     market.double.settle()
-    assert (await only_machine(market)).state is MachineState.STARTING
-    await market.provider.rent(order("styx-a1"))
-    market.double.settle()
-    assert (await only_machine(market)).state is MachineState.RUNNING
+    machine = await only_machine(market)
+    assert machine.state is MachineState.RUNNING
+    await market.provider.release(machine.place, machine.cloud_id)
+    assert market.double.secrets == {}
+
+
+async def test_a_secret_without_a_pod_goes_when_the_machine_is_released(market: KubernetesMarket) -> None:
+    await market.refuse(RefusalKind.UNAVAILABLE)
+    with pytest.raises(ProviderError):
+        await market.provider.rent(order("styx-a1"))
+    assert len(market.double.secrets) == 1
+    await market.provider.release(Place(provider="kubernetes", region=REGION), "styx-a1")
+    assert market.double.secrets == {}
 
 
 # Whose pod it is.
@@ -217,14 +229,11 @@ async def test_a_copy_of_a_pod_under_another_name_is_not_listed(market: Kubernet
     assert (await only_machine(market)).cloud_id == "styx-a1"
 
 
-async def test_a_pod_that_is_being_deleted_gets_no_new_secret(market: KubernetesMarket) -> None:
+async def test_a_pod_that_is_being_deleted_says_so_when_it_is_asked_for_again(market: KubernetesMarket) -> None:
     machine = await market.provider.rent(order("styx-a1"))
     market.double.settle()
     await market.provider.release(machine.place, machine.cloud_id)
-    market.double.secrets.clear()
-    again = await market.provider.rent(order("styx-a1"))
-    assert again.state is MachineState.ENDING
-    assert market.double.secrets == {}
+    assert (await market.provider.rent(order("styx-a1"))).state is MachineState.ENDING
 
 
 # What becomes of a pod.
@@ -591,6 +600,28 @@ async def test_a_context_with_a_slash_needs_a_short_name(tmp_path: Path) -> None
 async def test_a_region_that_nobody_named_is_said(market: KubernetesMarket) -> None:
     with pytest.raises(ProviderError, match="no cluster is called 'prod'; there are test"):
         await market.provider.list(DEPLOYMENT, "prod")
+
+
+# The market of a real server, tried on the double.
+
+
+async def test_the_market_of_a_real_server_works_on_any_server(tmp_path: Path) -> None:
+    double, inside, outside = KubeDouble(), tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    async with serve(double, outside) as kubeconfig, market_at(kubeconfig, inside) as market:
+        await market.lose_answer()
+        with pytest.raises(ProviderError):
+            await market.provider.rent(order("styx-a1", spot=True))
+        machine = await market.provider.rent(order("styx-a1", spot=True))
+        await market.settle()
+        assert [each.state for each in await market.provider.list(DEPLOYMENT, REGION)] == [MachineState.RUNNING]
+        await market.preempt(machine.cloud_id)
+        assert [each.reason for each in await market.provider.list(DEPLOYMENT, REGION)] == ["preempted"]
+        await market.provider.release(machine.place, machine.cloud_id)
+        assert [(each.key, each.state) for each in await market.ledger()] == [("styx-a1", MachineState.ENDED)]
+        assert await market.provider.offers()
+    assert (double.nodes, double.pods) == ({}, {})
 
 
 # Settings and the manual.

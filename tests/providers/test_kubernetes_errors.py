@@ -271,21 +271,35 @@ async def test_a_full_quota_is_said(tmp_path: Path) -> None:
         assert [name for _, name in market.double.pods] == ["styx-a1"]
 
 
-async def test_the_secret_is_refused_and_nothing_stays(tmp_path: Path) -> None:
+async def test_the_secret_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
     async with open_market(tmp_path) as market:
         market.double.denied.add(("create", "secrets"))
         with pytest.raises(ProviderError) as caught:
             await market.provider.rent(order("styx-a1"))
         assert caught.value.kind is K.PERMISSION
-        assert market.double.pods == {}
+        assert market.double.ever == {}
 
 
-async def test_the_secret_may_be_there_or_not_and_the_order_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [K.QUOTA, K.PERMISSION, K.BAD_IMAGE, K.BAD_REQUEST])
+async def test_a_pod_that_is_refused_for_good_leaves_no_secret(tmp_path: Path, kind: RefusalKind) -> None:
+    async with open_market(tmp_path) as market:
+        await market.refuse(RefusalKind.THROTTLED)
+        await market.refuse(kind)
+        for _ in range(2):
+            with pytest.raises(ProviderError):
+                await market.provider.rent(order("styx-a1"))
+        assert market.double.secrets == {}
+
+
+async def test_a_secret_that_may_have_been_made_is_used_when_the_order_is_made_again(tmp_path: Path) -> None:
     async with open_market(tmp_path) as market:
         market.double.secret_refusals.append(Refused(500, "InternalError", "etcdserver: request timed out"))
         with pytest.raises(ProviderError) as caught:
             await market.provider.rent(order("styx-a1"))
         assert not caught.value.fate_known
+        await market.refuse(RefusalKind.UNAVAILABLE)
+        with pytest.raises(ProviderError):
+            await market.provider.rent(order("styx-a1"))
         await market.provider.rent(order("styx-a1"))
-        assert list(market.double.secrets) == [(NAMESPACE, "styx-a1")]
+        assert list(market.double.secrets) == [(NAMESPACE, "styx-a1-styx-boot")]
         assert len(market.double.ever) == 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import styx
 from styx import errors, names
 from styx.locate import Address, locate
-from styx.models import GpuRequest, Resources, RetryPolicy, TaskSpec
+from styx.models import GpuRequest, MachineWish, Resources, RetryPolicy, SpotUse, TaskSpec
 from styx.retry import Backoff, RetrySettings, wait_seconds
 from styx.spec import task_spec
 from styx.v1.errors_pb2 import ErrorReason
@@ -45,11 +45,79 @@ def test_a_spec_is_built_from_what_people_write() -> None:
     assert spec.disconnect_timeout == "never"
 
 
+def test_what_is_said_of_a_machine_is_built_from_what_people_write() -> None:
+    spec = task_spec(
+        "x",
+        cpus="=4",
+        memory="16GiB+",
+        gpus="L4",
+        gpu_memory="20GB",
+        infra="gcp/us-central1",
+        machine_type=["g2-standard-4"],
+        spot=True,
+        max_hourly_cost=1.5,
+        arch="x86_64",
+    )
+    assert spec.resources == Resources(
+        cpus=4.0,
+        memory_bytes=16 << 30,
+        gpus=GpuRequest(name="L4", count=1, memory_bytes=20 * 10**9),
+        machine=MachineWish(
+            infra=("gcp/us-central1",),
+            machine_types=("g2-standard-4",),
+            spot=SpotUse.SPOT,
+            max_hourly_cost=1.5,
+            cpus_exact=True,
+            arch="x86_64",
+        ),
+    )
+
+
+def test_alternatives_are_built_like_the_rest() -> None:
+    spec = task_spec("x", cpus=8, any_of=[{"gpus": "A100:8"}, {"gpus": "H100:8", "spot": False}])
+    assert spec.resources == Resources(
+        cpus=8,
+        any_of=(
+            Resources(gpus=GpuRequest(name="A100", count=8)),
+            Resources(gpus=GpuRequest(name="H100", count=8), machine=MachineWish(spot=SpotUse.ON_DEMAND)),
+        ),
+    )
+    assert task_spec("x", ordered=[{"memory": "=1GiB"}]).resources == Resources(
+        ordered=(Resources(memory_bytes=1 << 30, machine=MachineWish(memory_exact=True)),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "use"),
+    [
+        (True, SpotUse.SPOT),
+        (False, SpotUse.ON_DEMAND),
+        ("spot-with-fallback", SpotUse.SPOT_WITH_FALLBACK),
+        ("any", SpotUse.ANY),
+        (SpotUse.ON_DEMAND, SpotUse.ON_DEMAND),
+    ],
+)
+def test_spot_is_said_in_several_ways(word: bool | str, use: SpotUse) -> None:
+    spec = task_spec("x", spot=word)
+    assert spec.resources == Resources(machine=MachineWish(spot=use))
+
+
+def test_what_is_wrong_in_an_alternative_is_named_with_its_place() -> None:
+    with pytest.raises(errors.InvalidRequest) as refusal:
+        task_spec("x", any_of=[{}, {"memory": "lots"}])
+    assert refusal.value.violations[0].field == "any_of[1].memory"
+    with pytest.raises(TypeError, match=r"ordered\[0\]\.'timeout'"):
+        task_spec("x", ordered=[{"timeout": 3}])  # type: ignore[typeddict-unknown-key]
+
+
 def test_without_needs_a_spec_leaves_them_to_the_server() -> None:
     assert task_spec("x", name="n", cpus=None).resources is None
 
 
-@pytest.mark.parametrize("options", [{"memory": "lots"}, {"timeout": "soon"}, {"gpus": "x:y"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"memory": "lots"}, {"timeout": "soon"}, {"gpus": "x:y"}, {"cpus": "few"}, {"spot": "yes"}, {"gpu_memory": "?"}],
+)
 def test_an_option_that_cannot_be_read_is_named(options: dict[str, str]) -> None:
     with pytest.raises(errors.InvalidRequest) as refusal:
         task_spec("x", **options)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from styx.units import parse_duration, parse_gpus, parse_size
+from styx.units import parse_cpus, parse_duration, parse_exact, parse_gpus, parse_size
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,33 @@ def test_other_text_is_no_accelerator(text: str) -> None:
         parse_gpus(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "amount", "exact"),
+    [("4", "4", False), ("4+", "4", False), ("=4", "4", True), (" = 2GiB ", "2GiB", True), ("", "", False)],
+)
+def test_an_amount_is_meant_at_least_or_exactly(text: str, amount: str, exact: bool) -> None:
+    assert parse_exact(text) == (amount, exact)
+
+
+def test_an_amount_is_not_meant_both_ways() -> None:
+    with pytest.raises(ValueError, match="says both"):
+        parse_exact("=4+")
+
+
+@pytest.mark.parametrize(("text", "cpus"), [("4", 4.0), ("0.5", 0.5), (".5", 0.5), (" 64 ", 64.0), ("0", 0.0)])
+def test_cores_are_read(text: str, cpus: float) -> None:
+    assert parse_cpus(text) == cpus
+
+
+@pytest.mark.parametrize("text", ["", "-1", "many", "1e3", "nan", "1.", "4 cores"])
+def test_other_text_is_no_number_of_cores(text: str) -> None:
+    with pytest.raises(ValueError, match="number of cores"):
+        parse_cpus(text)
+
+
 @given(st.text())
 def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
-    for read in (parse_duration, parse_size, parse_gpus):
+    for read in (parse_duration, parse_size, parse_gpus, parse_exact, parse_cpus):
         try:
             read(text)
         except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -55,10 +56,10 @@ def _later(kind: Any) -> st.SearchStrategy[Any]:
 
 
 def a_model(model: Any) -> st.SearchStrategy[Any]:
-    hints = typing.get_type_hints(model, vars(models))
+    hints = typing.get_type_hints(model, vars(sys.modules[model.__module__]))
     fields = {name: _later(kind) for name, kind in hints.items()}
     if model is models.Resources:
-        fields["any_of"] = st.just(())
+        fields |= {"any_of": st.just(()), "ordered": st.just(())}
     return st.builds(model, **fields)
 
 

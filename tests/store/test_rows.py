@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from styx_server.core.machines.needs import MachineWish, SpotUse
+from styx_server.core.machines.offer import Place
 from styx_server.core.placement.capacity import Capacity, Gpu
-from styx_server.core.task import Resources, RetryPolicy, Shape
+from styx_server.core.task import ANY_MACHINE, Resources, RetryPolicy, Shape, any_shape_of
 from styx_server.embedded import PostgresAddress
 from styx_server.store.database import connect
 from styx_server.store.rows import (
@@ -26,7 +28,19 @@ from tests.support.builders import a_shape
 
 safe_text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 big = st.integers(0, 2**60)
-shapes = st.builds(
+places = st.builds(Place, provider=safe_text, region=safe_text, zone=safe_text)
+wishes = st.builds(
+    MachineWish,
+    cpus_exact=st.booleans(),
+    memory_exact=st.booleans(),
+    gpu_memory_bytes=big,
+    places=st.lists(places, max_size=2).map(tuple),
+    machine_types=st.lists(safe_text, max_size=2).map(tuple),
+    arch=safe_text,
+    spot=st.sampled_from([None, *SpotUse]),
+    max_price_micros=st.none() | big,
+)
+plain_shapes = st.builds(
     Shape,
     pool=safe_text,
     resources=st.builds(
@@ -38,7 +52,9 @@ shapes = st.builds(
         disk_bytes=big,
         labels=st.dictionaries(safe_text, safe_text, max_size=4).map(lambda labels: tuple(sorted(labels.items()))),
     ),
+    machine=st.just(ANY_MACHINE) | wishes,
 )
+shapes = plain_shapes | st.builds(any_shape_of, st.lists(plain_shapes, min_size=1, max_size=3), ordered=st.booleans())
 retries = st.builds(
     RetryPolicy,
     max_retries=st.integers(0, 1000),
@@ -69,6 +85,16 @@ def test_the_digest_of_a_shape_is_pinned() -> None:
     # A digest that changed would make every stored shape a stranger.
     shape = a_shape(memory_bytes=1, labels=(("zone", "eu"),))
     assert shape_digest(shape).hex().startswith("d58643c7e332")
+
+
+def test_a_server_of_the_version_before_leaves_alone_what_it_does_not_understand() -> None:
+    # It makes Resources of all but the pool, and looks for agents with all of the labels.
+    shape = any_shape_of([Shape(pool="p", resources=Resources(), machine=MachineWish(arch="arm64"))], ordered=True)
+    body = shape_to_json(shape)
+    assert body.keys() == shape_to_json(a_shape()).keys()
+    [(key, value)] = body["labels"]
+    assert key == "styx/wish"
+    assert "arm64" in value
 
 
 @given(retries)

@@ -22,7 +22,7 @@ from tests.support.until import until
 
 _TOOLS = ("sh", "cat", "chmod", "cut", "env", "mkdir", "mv", "rm", "setsid", "sleep", "stat", "tr")
 _NOTE = '#!/bin/sh\necho "$(basename "$0") $*" >>"$STYX_BOOT_ROOT/calls"\n'
-_SYSTEMCTL = (
+SYSTEMCTL = (
     _NOTE
     + 'case "$*" in "start --no-block styx-agent.service")\n'
     + '  setsid "$STYX_BOOT_ROOT/opt/styx/bin/styx-agent" --on-exit=keep >>"$STYX_BOOT_ROOT/agent.log" 2>&1 &\n'
@@ -44,7 +44,7 @@ class Machine:
             (self._programs / tool).symlink_to(found)
         (self._programs / "basename").symlink_to(shutil.which("basename") or "")
         (self._programs / "python3").symlink_to(Path(sys.executable).resolve())
-        for name, text in (("poweroff", _NOTE), ("shutdown", _NOTE), ("systemctl", _SYSTEMCTL)):
+        for name, text in (("poweroff", _NOTE), ("shutdown", _NOTE), ("systemctl", SYSTEMCTL)):
             (self._programs / name).write_text(text)
             (self._programs / name).chmod(0o755)
         if systemd:

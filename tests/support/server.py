@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 from structlog.testing import capture_logs
 
-from styx_server.app import App, Identity
+from styx_server.app import App
 from styx_server.clock import now
 from styx_server.core.errors import StyxError
 from styx_server.core.placement.capacity import Capacity
@@ -39,6 +39,7 @@ from styx_server.embedded import PostgresAddress
 from styx_server.ids import new_secret, new_uuid
 from styx_server.services.access import digest
 from styx_server.services.agents import NewJoinToken
+from styx_server.services.identity import Identity
 from styx_server.services.leadership import replica_number
 from styx_server.services.log_codec import Codec
 from styx_server.services.log_intake import Append, Stored
@@ -73,6 +74,7 @@ class FakeAgent:
     interests: list[list[Fence]] = field(default_factory=list)
     endings: list[str] = field(default_factory=list)
     session: Session | None = None
+    says: Mapping[str, str] = field(default_factory=dict)
 
     def welcome(self, epoch: int, verdicts: tuple[Verdict, ...]) -> None:
         self.welcomes.append((epoch, verdicts))
@@ -100,7 +102,7 @@ class FakeAgent:
             last_epoch=self.last_epoch,
             version="0.1.0",
             capacity=self.capacity,
-            labels={},
+            labels=self.says,
             facts={},
             isolation="cgroup",
             held=held,
@@ -183,10 +185,12 @@ class Server:
         assert isinstance(self.app.database, GatedDatabase)
         return self.app.database
 
-    async def join(self, *, pool: str = "default", **changes: Any) -> FakeAgent:
-        """A new agent, not yet connected."""
+    async def join(
+        self, *, pool: str = "default", labels: Mapping[str, str] | None = None, **changes: Any
+    ) -> FakeAgent:
+        """A new agent, not yet connected; `labels` are those of its join token."""
         token = f"styx_join_{new_secret()}"
-        wanted = NewJoinToken(token=token, max_uses=1, ttl=timedelta(minutes=1), pool=pool, labels={})
+        wanted = NewJoinToken(token=token, max_uses=1, ttl=timedelta(minutes=1), pool=pool, labels=labels or {})
         await self.app.agents.make_join_token(wanted, ONCE)
         agent_id = await self.app.agents.join(token, "test", digest(new_secret()), "0.1.0")
         return FakeAgent(self, agent_id, **changes)

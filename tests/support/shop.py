@@ -87,10 +87,14 @@ class Shop:
         async def market() -> Bazaar:
             return self.bazaar
 
+        async def refresh() -> float | None:
+            return None
+
         world = World(
             deployment_id=app.identity.deployment_id,
             providers={"cloud": self.cloud},
             market=market,
+            refresh=refresh,
             memory=self.bazaar,
             terms=self.terms,
         )

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,10 @@ class Stack:
 
 
 @contextmanager
-def running_stack(folder: Path, *words: str) -> Iterator[Stack]:
+def running_stack(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """`styx up` in the background for the length of a block; afterwards nothing of it may be left."""
     stack = Stack(folder)
+    stack.env |= env or {}
     stack.good("up", "--detach", "--grpc-port", "0", "--http-port", "0", *words)
     try:
         yield stack

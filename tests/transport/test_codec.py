@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from styx.agent.v1 import agent_service_pb2
 from styx.v1 import tasks_pb2
 from styx_server.core.errors import InvalidRequest
 from styx_server.core.states import AttemptState, TaskState
@@ -146,3 +147,9 @@ def test_page_sizes_are_bounded() -> None:
     assert [page_size(wanted) for wanted in (0, 1, 1000, 10**6)] == [100, 1, 1000, 1000]
     with pytest.raises(InvalidRequest):
         page_size(-1)
+
+
+def test_labels_that_only_the_server_sets_are_not_taken_from_an_agent() -> None:
+    labels = {"styx/spot": "false", "styx/provider": "aws", "rack": "7"}
+    message = agent_service_pb2.Hello(agent_id=1, labels=labels)
+    assert agent_codec.hello(message, datetime.now(UTC)).labels == {"rack": "7"}

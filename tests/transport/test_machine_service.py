@@ -72,7 +72,10 @@ async def test_what_is_unset_in_a_new_pool_is_as_usual(client: Client) -> None:
             wire.CreatePoolRequest(name="a", spec=machines_pb2.PoolSpec(max_hourly_cost=float("nan"))),
             ["spec.max_hourly_cost"],
         ),
-        (wire.CreatePoolRequest(name="a", spec=machines_pb2.PoolSpec(spot=77)), ["spec.spot"]),
+        (
+            wire.CreatePoolRequest(name="a", spec=machines_pb2.PoolSpec(spot=77)),  # type: ignore[arg-type]
+            ["spec.spot"],
+        ),
         (wire.CreatePoolRequest(name="a", request_id="x" * 65), ["request_id"]),
     ],
 )

@@ -7,6 +7,7 @@ blocks; `cover.py`, machines for many tasks at once.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -220,7 +221,11 @@ class Look:
         ]
         return tuple(sorted(found, key=lambda drop: (-drop.count, _ORDER[drop.reason], drop.words)))
 
-    def _choices(self, models: Iterable[Model]) -> Iterator[tuple[int, Choice]]:
+    def choices(self, start: int = 0) -> Iterator[Choice]:
+        """What will do from position `start` of the book on, in the order of price, whatever is to be avoided."""
+        return (choice for _, choice in self._choices(self.models, start))
+
+    def _choices(self, models: Iterable[Model], start: int = 0) -> Iterator[tuple[int, Choice]]:
         """What passes, in the order of price, with its position in the book."""
         # The one loop that may see every offer there is: what it asks of each is little, and made ready before.
         need, book, place_good = self._need, self._offers, self._place_good
@@ -230,7 +235,8 @@ class Look:
         elsewhere = (DropReason.PLACE, f"are not in {_any_of(need.places)}")
         wrong_use = (DropReason.SPOT, "are spot" if unwanted_use else "are not spot")
         too_dear = (DropReason.PRICE, f"cost more than {dollars(most_micros)}")
-        for position in sorted(chain.from_iterable([model.positions for model in models])):
+        positions = sorted(chain.from_iterable([model.positions for model in models]))
+        for position in positions[bisect_left(positions, start) :] if start else positions:
             offer = offers[position]
             if not place_good[place_of[position]]:
                 self._drop(elsewhere, position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from styx_server.core.machines.book import Model, OfferBook, order_of
@@ -58,31 +59,50 @@ class Wanted:
         ordered: the first for which there is any offer is taken.
         tasks: how many.
         most_machines: no more than these are rented for them.
+        most_micros: nor do they cost more than this together for an hour; None: no limit.
     """
 
     needs: tuple[MachineNeeds, ...]
     ordered: bool = False
     tasks: int = 1
     most_machines: int = 1
+    most_micros: int | None = None
 
 
 def cover(wanted: Wanted, offers: OfferBook, blocked: Blocked) -> Cover:
     """The machines that take all tasks at once at the least price; at one price, the fewest machines.
 
-    When the machines that are allowed cannot take all, as many as they can, again at the least price.
+    When what is allowed cannot take all, as many as it can, again at the least price.
     """
     if wanted.tasks <= 0 or wanted.most_machines <= 0:
         return Cover()
     choices = _frontier(wanted, offers, blocked)
+    whole = _cheapest(choices, wanted.tasks, wanted.most_machines)
+    limit = wanted.most_micros
+    if limit is None or whole.price_micros <= limit:
+        return whole
+    # Fewer tasks never cost more: look for the most that can be paid.
+    best, least, most = Cover(), 1, whole.covered - 1
+    while least <= most:
+        tasks = (least + most) // 2
+        found = _cheapest(choices, tasks, wanted.most_machines)
+        if found.price_micros <= limit:
+            best, least = found, tasks + 1
+        else:
+            most = tasks - 1
+    return best
+
+
+def _cheapest(choices: Sequence[Choice], tasks: int, most_machines: int) -> Cover:
     if not choices:
         return Cover()
     largest = choices[-1]
-    if largest.fits * wanted.most_machines <= wanted.tasks:
-        return _as_cover(Counter({largest: wanted.most_machines}), wanted.tasks)
-    group = -(-wanted.tasks // EXACT_TASKS)
+    if largest.fits * most_machines <= tasks:
+        return _as_cover(Counter({largest: most_machines}), tasks)
+    group = -(-tasks // EXACT_TASKS)
     items = [(choice.fits // group, choice) for choice in choices if choice.fits >= group]
-    mix = _best_mix(items, -(-wanted.tasks // group), wanted.most_machines)
-    return _as_cover(min([mix, _alike(choices, wanted)], key=_cost), wanted.tasks)
+    mix = _best_mix(items, -(-tasks // group), most_machines)
+    return _as_cover(min([mix, _alike(choices, tasks, most_machines)], key=_cost), tasks)
 
 
 def _frontier(wanted: Wanted, offers: OfferBook, blocked: Blocked) -> list[Choice]:
@@ -141,12 +161,10 @@ def _best_mix_of_few(items: Sequence[tuple[int, Choice]], tasks: int, most_machi
     for _ in range(most_machines):
         before, cost = cost, list(cost)
         picked: list[int | None] = [None] * (tasks + 1)
-        for index, (fits, choice) in enumerate(items):
-            price = choice.offer.price_micros
-            for left in range(1, tasks + 1):
-                with_it = before[max(0, left - fits)] + price
-                if with_it < cost[left]:
-                    cost[left], picked[left] = with_it, index
+        for left, (index, (fits, choice)) in product(range(1, tasks + 1), enumerate(items)):
+            with_it = before[max(0, left - fits)] + choice.offer.price_micros
+            if with_it < cost[left]:
+                cost[left], picked[left] = with_it, index
         if cost == before:
             break
         layers.append(picked)
@@ -163,10 +181,10 @@ def _best_mix_of_few(items: Sequence[tuple[int, Choice]], tasks: int, most_machi
     return mix
 
 
-def _alike(choices: Sequence[Choice], wanted: Wanted) -> Counter[Choice] | None:
+def _alike(choices: Sequence[Choice], tasks: int, most_machines: int) -> Counter[Choice] | None:
     """The best that machines of one offer can do; None: none of them is enough."""
-    counts = [Counter({choice: -(-wanted.tasks // choice.fits)}) for choice in choices]
-    return min((each for each in counts if each.total() <= wanted.most_machines), key=_cost, default=None)
+    counts = [Counter({choice: -(-tasks // choice.fits)}) for choice in choices]
+    return min((each for each in counts if each.total() <= most_machines), key=_cost, default=None)
 
 
 def _cost(mix: Counter[Choice] | None) -> tuple[int, int]:

@@ -19,6 +19,8 @@ _MOST_STRANGERS: Final = 10
 _STRANGERS_SHARE: Final = 0.2
 """Beyond either of them it is more likely that we lost our memory than that so many machines are nobody's."""
 
+_COMING: Final = frozenset({InstanceState.CREATING, InstanceState.LAUNCHED})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownMachine:
@@ -57,6 +59,7 @@ class Comparison:
 
     Attributes:
         found: instances whose machine was not known by name, and its name.
+        refused: instances whose order was accepted, and then turned out not to come up, with why.
         gone: instances that have no machine any more.
         there: for each live instance whether the list had it.
         back: machines that should be gone, and must be ended (again).
@@ -65,6 +68,7 @@ class Comparison:
     """
 
     found: list[tuple[InstanceId, CloudMachine]] = field(default_factory=list)
+    refused: list[tuple[InstanceId, CloudMachine]] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
     there: dict[InstanceId, bool] = field(default_factory=dict)
     back: list[CloudMachine] = field(default_factory=list)
@@ -105,6 +109,8 @@ def _judge(instance: KnownMachine, machines: list[CloudMachine], terms: MachineT
     # One order gave two machines: only one of them is ours to use.
     result.back.extend(machine for machine in running if mine and machine.cloud_id != mine[0].cloud_id)
     result.there[instance.instance_id] = bool(mine)
+    if mine and mine[0].refusal is not None and instance.state in _COMING:
+        result.refused.append((instance.instance_id, mine[0]))
     if mine and mine[0].state is MachineState.ENDED:
         if instance.state is not InstanceState.CREATING or instance.cloud_id:
             result.gone.append(Gone(instance.instance_id, mine[0].reason or "ended"))

@@ -111,7 +111,7 @@ class AgentSlots:
             if len(_matching(self.total.gpus, need.gpu_name, least)) < need.gpu_count:
                 size = f" of {least / 2**30:.4g} GiB" if least else ""
                 return f"{need.gpu_count} gpus {need.gpu_name}".rstrip() + size
-        if shape.picky or self.kind.spot:
+        if shape.picky or self.kind.judges:
             return self.kind.lacks(shape.machine)
         return ""
 

@@ -7,10 +7,11 @@ has room on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from styx_server.core.machines import reserved
+from styx_server.core.machines.infra import USUAL_ARCH
 from styx_server.core.machines.needs import MachineWish, SpotUse
 from styx_server.core.machines.offer import Place
 
@@ -22,23 +23,50 @@ _ARCHITECTURES: Final = {"aarch64": "arm64", "amd64": "x86_64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSays:
+    """What counts for tasks that say nothing themselves.
+
+    Attributes:
+        spot: of spot machines.
+        types: whether it names the types of its machines, and with them their architectures.
+    """
+
+    spot: SpotUse = SpotUse.NEVER
+    types: bool = False
+
+
+_NOTHING_SAID: Final = PoolSays()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineKind:
     """What does not change about a machine while its agent is on it.
 
     Attributes:
         arch: empty: not known, which meets no wish for one.
-        pool_spot: what its pool says for tasks that say nothing of spot machines.
+        pool: what its pool says.
+        judges: even a task that says nothing may be wrong here.
     """
 
     place: Place = _NOWHERE
     machine_type: str = ""
     spot: bool = False
     arch: str = ""
-    pool_spot: SpotUse = SpotUse.NEVER
+    pool: PoolSays = _NOTHING_SAID
+    judges: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judges", self.spot or self._unusual)
+
+    @property
+    def _unusual(self) -> bool:
+        """Whether nobody would have rented it for a task that says nothing of architectures and types."""
+        rented = self.place.provider != STATIC
+        return rented and self.arch not in {"", USUAL_ARCH} and not self.pool.types
 
     def lacks(self, wish: MachineWish) -> str:
         """What of `wish` it does not meet, in words; empty when it meets all."""
-        if self.spot and (wish.spot or self.pool_spot) is SpotUse.NEVER:
+        if self.spot and (wish.spot or self.pool.spot) is SpotUse.NEVER:
             return "a machine that is not spot"
         if wish.spot is SpotUse.ONLY and not self.spot:
             return "a spot machine"
@@ -49,16 +77,18 @@ class MachineKind:
             return f"machine type {_listed(wish.machine_types)}"
         if wish.arch and self.arch != wish.arch:
             return f"architecture {wish.arch}"
+        if self._unusual and not wish.arch and not wish.machine_types:
+            return f"architecture {USUAL_ARCH}"
         return ""
 
 
-def machine_kind(given: Mapping[str, str], facts: Mapping[str, str], pool_spot: SpotUse) -> MachineKind:
+def machine_kind(given: Mapping[str, str], facts: Mapping[str, str], pool: PoolSays) -> MachineKind:
     """The kind of machine that an agent is on.
 
     Args:
         given: labels that the server gave it, from its join token. What an agent says of itself does not count.
         facts: what it says of its machine; only its architecture is believed, which it cannot gain by.
-        pool_spot: what its pool says for tasks that say nothing of spot machines.
+        pool: what its pool says.
     """
     arch = given.get(reserved.ARCH) or facts.get("arch", "")
     return MachineKind(
@@ -70,7 +100,7 @@ def machine_kind(given: Mapping[str, str], facts: Mapping[str, str], pool_spot: 
         machine_type=given.get(reserved.MACHINE_TYPE, ""),
         spot=given.get(reserved.SPOT) == "true",
         arch=_ARCHITECTURES.get(arch.casefold(), arch.casefold()),
-        pool_spot=pool_spot,
+        pool=pool,
     )
 
 

@@ -19,6 +19,9 @@ from styx_server.providers.ports import ProviderError
 IMAGE_SECONDS: Final = 86_400
 """How long the answer to "which image" holds. A repeated order should name the same image as its first call did."""
 
+NOT_NVIDIA: Final = ("Trainium", "Inferentia", "Radeon", "Gaudi", "Qualcomm")
+"""Accelerators for which NVIDIA's driver is of no use: their machines boot the plain image."""
+
 
 class Account:
     """What there is for machines in each region."""
@@ -34,7 +37,8 @@ class Account:
 
     def image_name(self, size: MachineSize) -> str:
         """What a machine of this size boots when nobody says otherwise: an `ami-...`, or a parameter of SSM."""
-        name = size.arch + ("-gpu" if size.gpu_count else "")
+        nvidia = size.gpu_count > 0 and not size.gpu_name.startswith(NOT_NVIDIA)
+        name = size.arch + ("-gpu" if nvidia else "")
         return self._settings.images.get(name) or DEFAULT_IMAGES[name]
 
     def image(self, region: str, name: str) -> Image:

@@ -22,6 +22,7 @@ from styx_server.providers.aws.request import (
 from styx_server.providers.aws.settings import AwsSettings
 
 _USED_KEY: Final = frozenset({"IdempotentParameterMismatch", "IdempotentInstanceTerminated"})
+_DENIED: Final = "UnauthorizedOperation"
 _NEVER_WAS: Final = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 
 
@@ -61,11 +62,28 @@ def _rented_before(clients: Clients, settings: AwsSettings, order: RentOrder, er
 
 def release(clients: Clients, region: str, cloud_id: str) -> None:
     """Terminates an instance. One that EC2 does not know is gone."""
+    ec2 = clients.get("ec2", region)
     try:
-        clients.get("ec2", region).terminate_instances(InstanceIds=[cloud_id])
+        ec2.terminate_instances(InstanceIds=[cloud_id])
     except Exception as error:
-        if code_of(error) not in _NEVER_WAS:
-            raise
+        code = code_of(error)
+        # A right that hangs on a machine's tag ends with the tag, which EC2 takes off some time after the machine's
+        # end.
+        if code in _NEVER_WAS or (code == _DENIED and _is_over(ec2, cloud_id)):
+            return
+        raise
+
+
+def _is_over(ec2: Any, cloud_id: str) -> bool:
+    """Whether a machine is ending or gone."""
+    try:
+        answer = ec2.describe_instances(InstanceIds=[cloud_id])
+    except Exception as error:
+        if code_of(error) in _NEVER_WAS:
+            return True
+        raise
+    states = {each["State"]["Name"] for some in answer["Reservations"] for each in some["Instances"]}
+    return states <= {"shutting-down", "terminated"}
 
 
 def list_machines(clients: Clients, settings: AwsSettings, deployment: str, region: str) -> list[CloudMachine]:

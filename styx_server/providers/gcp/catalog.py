@@ -6,7 +6,7 @@ Not offered: types without a price in the list, and types with local disks whose
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -54,7 +54,14 @@ async def fetch_catalog(google: Google, now: datetime) -> Sequence[CatalogEntry]
     )
     wanted = google.settings.regions
     chosen = [zone for zone in zones if not wanted or place_of(zone).region in wanted]
-    parts = await asyncio.gather(*(google.ask(f"{doing} in {zone}", _reader(zone)) for zone in chosen))
+    # Some threads are left for those who rent meanwhile.
+    turns = asyncio.Semaphore(max(1, google.settings.threads // 2))
+
+    async def read(zone: str) -> tuple[list[Sold], list[str]]:
+        async with turns:
+            return await google.ask(f"{doing} in {zone}", _reader(zone))
+
+    parts = await asyncio.gather(*map(read, chosen))
     return [entry for types, attachable in parts for entry in entries_of(types, attachable, prices, now)]
 
 
@@ -149,7 +156,7 @@ def _read_zones(clients: Clients) -> list[str]:
     return [zone.name for zone in clients.zones.list(request, **clients.options()) if zone.status == "UP"]
 
 
-def _reader(zone: str) -> Any:
+def _reader(zone: str) -> Callable[[Clients], tuple[list[Sold], list[str]]]:
     """Reads what a zone has: its types, and what can be added to them."""
 
     def read(clients: Clients) -> tuple[list[Sold], list[str]]:

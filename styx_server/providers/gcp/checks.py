@@ -77,8 +77,7 @@ def _identity(clients: Clients) -> str:
         from styx_server.providers.gcp.errors import Refused
 
         raise RefusedError(Refused(code="CONSUMER_INVALID", message="the credentials name no project"))
-    who = getattr(clients.credentials, "service_account_email", "") or type(clients.credentials).__name__
-    return f"{who} in project {clients.project}"
+    return f"{_who(clients)} in project {clients.project}"
 
 
 def _project(clients: Clients) -> Finding:
@@ -113,9 +112,17 @@ def _permissions(clients: Clients) -> Finding:
     )
 
 
+def _who(clients: Clients) -> str:
+    """As exactly as the credentials themselves know without a call."""
+    email = getattr(clients.credentials, "service_account_email", "")
+    if email == "default":
+        return "the service account of this machine"
+    return email or getattr(clients.credentials, "account", "") or type(clients.credentials).__name__
+
+
 def _member(clients: Clients) -> str:
     email = getattr(clients.credentials, "service_account_email", "")
-    return f"serviceAccount:{email}" if email else "user:<your e-mail>"
+    return f"serviceAccount:{email}" if "@" in email else "<identity>"
 
 
 def _quotas_of(region: str) -> Callable[[Clients], Finding]:

@@ -37,6 +37,8 @@ _LIFE_SECONDS: Final = (30, 120 * 86_400)
 _TAGS_ITEM: Final = "styx-tags"
 _HYPERDISK: Final = frozenset({"c4", "c4a", "c4d", "n4", "n4a", "n4d", "a4", "a4x", "g4", "h4d", "m4", "x4"})
 """Families that boot from hyperdisk only; the others take a balanced persistent disk."""
+_UNMOVABLE: Final = frozenset({"h3", "h4d", "x4"})
+"""Families without accelerators that cannot be moved to another host while they run."""
 
 _STATES: Final = {
     "PENDING": MachineState.STARTING,
@@ -139,14 +141,22 @@ def _boot_disk(
 ) -> compute_v1.AttachedDisk:
     from google.cloud import compute_v1
 
-    family = order.offer.machine_type.split("-")[0]
-    kind = settings.disk_type or ("hyperdisk-balanced" if family in _HYPERDISK else "pd-balanced")
+    kind = settings.disk_type or _disk_type(order.offer.machine_type)
     parameters = compute_v1.AttachedDiskInitializeParams(
         source_image=image_of(order, settings), disk_type=f"zones/{zone}/diskTypes/{kind}", labels=dict(labels)
     )
     if order.disk_bytes:
         parameters.disk_size_gb = -(-order.disk_bytes // _GIB)
     return compute_v1.AttachedDisk(boot=True, auto_delete=True, initialize_params=parameters)
+
+
+def _disk_type(machine_type: str) -> str:
+    hyperdisk = _family(machine_type) in _HYPERDISK or machine_type.startswith("a3-ultragpu")
+    return "hyperdisk-balanced" if hyperdisk else "pd-balanced"
+
+
+def _family(machine_type: str) -> str:
+    return machine_type.split("-", maxsplit=1)[0]
 
 
 def _interface(order: RentOrder, settings: GcpSettings) -> compute_v1.NetworkInterface:
@@ -189,8 +199,8 @@ def _scheduling(order: RentOrder) -> compute_v1.Scheduling:
     if spot:
         scheduling.provisioning_model = "SPOT"
         scheduling.automatic_restart = False
-    if spot or order.offer.size.gpu_count:
-        # Neither can be moved to another host while it runs.
+    if spot or order.offer.size.gpu_count or _family(order.offer.machine_type) in _UNMOVABLE:
+        # None of these can be moved to another host while it runs.
         scheduling.on_host_maintenance = "TERMINATE"
     if order.life_seconds:
         least, most = _LIFE_SECONDS

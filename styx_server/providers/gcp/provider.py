@@ -53,7 +53,12 @@ class GcpProvider:
         return await self._rent_somewhere(order)
 
     async def _rent_somewhere(self, order: RentOrder) -> CloudMachine:
-        """In the first zone of the region that has it. The order of the zones is always the same."""
+        """In the first zone of the region that has it.
+
+        The zones have one order, and Google remembers by the request ids which of them had no room, so a call that is
+        repeated ends up where the first one did. Two calls at once could be answered differently only if Google forgot
+        in between; then the list shows both machines, and one of them is ended.
+        """
         refusals: list[ProviderError] = []
         for zone in await zones_of(self._google, order.offer.place.region):
             try:

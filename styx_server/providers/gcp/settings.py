@@ -54,7 +54,7 @@ class GcpSettings:
     billing_endpoint: str = ""
     resources_endpoint: str = ""
     call_seconds: float = 30.0
-    rent_seconds: float = 300.0
+    rent_seconds: float = 100.0
     poll_seconds: float = 1.0
     threads: int = 8
 

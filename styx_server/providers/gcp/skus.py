@@ -50,7 +50,7 @@ _FAMILY: Final = re.compile(
     r"^(?P<family>[\w -]+?)(?: Predefined| AMD| Arm| Memory-optimized)?(?: Instance)? (?P<part>Core|Ram) running in",
     re.IGNORECASE,
 )
-_GPU: Final = re.compile(r"^(?:Nvidia )?(?:Tesla )?(?P<gpu>[\w ]+?) GPU", re.IGNORECASE)
+_GPU: Final = re.compile(r"^(?:Nvidia )?(?:Tesla )?(?P<gpu>[\w ]+?) (?:GPU|\(1 gpu slice\))", re.IGNORECASE)
 _SSD: Final = re.compile(r"^SSD backed Local Storage(?! \()", re.IGNORECASE)
 _NAMED: Final = {
     "compute optimized": "c2",

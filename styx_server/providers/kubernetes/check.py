@@ -37,6 +37,8 @@ NEEDED: Final = (
     _Right(verb="list", resource="pods"),
     _Right(verb="delete", resource="pods"),
     _Right(verb="create", resource="secrets"),
+    _Right(verb="patch", resource="secrets"),
+    _Right(verb="delete", resource="secrets"),
     _Right(verb="list", resource="nodes", everywhere=True),
     _Right(verb="list", resource="pods", everywhere=True),
 )

@@ -37,6 +37,8 @@ class Call(Enum):
     LIST_ALL_PODS = ("CoreV1Api", "list_pod_for_all_namespaces")
     LIST_NODES = ("CoreV1Api", "list_node")
     MAKE_SECRET = ("CoreV1Api", "create_namespaced_secret")
+    PATCH_SECRET = ("CoreV1Api", "patch_namespaced_secret")
+    DELETE_SECRET = ("CoreV1Api", "delete_namespaced_secret")
     WHO_AM_I = ("AuthenticationV1Api", "create_self_subject_review")
     MAY_I = ("AuthorizationV1Api", "create_self_subject_access_review")
 

@@ -1,8 +1,8 @@
 """What a machine looks like to a cluster: one pod, and a secret with the script that makes an agent of it.
 
-The script holds the join token. It is in a secret that belongs to the pod and goes with it, so that whoever may read
-pods does not see it. The pod is made first, because the secret must name its owner, and does not start before the
-secret is there. Values in, documents out. Next: `pods.py`, which reads what became of it.
+The script holds the join token; whoever may read pods does not see it. The secret is made first: a pod that is there
+has all that it needs, whoever finds it and whatever became of its maker. Then the secret is given to the pod, and goes
+with it. Values in, documents out. Next: `pods.py`, which reads what became of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from styx_server.core.machines.instance import TAG_DEPLOYMENT, TAG_KEY, RentOrder
@@ -80,22 +81,33 @@ def pod_of(order: RentOrder, settings: KubernetesSettings) -> dict[str, Any]:
     return pod
 
 
-def secret_of(order: RentOrder, pod_uid: str) -> dict[str, Any]:
-    """The secret with the boot script. It belongs to the pod: the cluster deletes it with its owner.
+def secret_of(order: RentOrder) -> dict[str, Any]:
+    """The secret with the boot script.
 
     Raises:
         InvalidRequest: the order has something that cannot be written into a script.
     """
-    owner = {"apiVersion": "v1", "kind": "Pod", "name": order.key, "uid": pod_uid}
     script = boot_script(order.boot, order.offer.size, life_seconds=order.life_seconds)
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": order.key, "labels": _labels(order), "ownerReferences": [owner]},
+        "metadata": {"name": secret_name(order.key), "labels": _labels(order)},
         "type": "Opaque",
         "immutable": True,
         "stringData": {_BOOT: script},
     }
+
+
+def secret_name(key: str) -> str:
+    """Of the secret of a pod. Nobody else has one of such a name, so it can be deleted without a look."""
+    return f"{key}-styx-boot"
+
+
+def owned_by(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """What to change in a secret so that the cluster deletes it with its pod."""
+    metadata = pod["metadata"]
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+    return {"metadata": {"ownerReferences": [owner]}}
 
 
 def _labels(order: RentOrder) -> dict[str, str]:
@@ -145,7 +157,7 @@ def _volumes(order: RentOrder) -> list[dict[str, Any]]:
     half = str(order.offer.size.memory_bytes // 2)
     return [
         {"name": "root", "emptyDir": {}},
-        {"name": "boot", "secret": {"secretName": order.key, "defaultMode": 0o440}},
+        {"name": "boot", "secret": {"secretName": secret_name(order.key), "defaultMode": 0o440}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": half}},
     ]
 

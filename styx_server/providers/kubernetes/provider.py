@@ -7,26 +7,35 @@ say that this very order made it; one of anybody else is never touched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from styx_server.clock import Clock, SystemClock
 from styx_server.core.errors import InvalidRequest
 from styx_server.core.machines.instance import TAG_DEPLOYMENT, CloudMachine, RentOrder
 from styx_server.core.machines.offer import CatalogEntry, Place
-from styx_server.core.machines.refusal import RefusalKind, Scope
+from styx_server.core.machines.refusal import RULES, RefusalKind, Scope
 from styx_server.providers.kubernetes import check
 from styx_server.providers.kubernetes.cluster import Call, Cluster, current_context
 from styx_server.providers.kubernetes.errors import ClusterError
-from styx_server.providers.kubernetes.manifest import label_value, pod_of, pod_selector, secret_of
+from styx_server.providers.kubernetes.manifest import (
+    label_value,
+    owned_by,
+    pod_of,
+    pod_selector,
+    secret_name,
+    secret_of,
+)
 from styx_server.providers.kubernetes.nodes import entries_of, read_nodes
-from styx_server.providers.kubernetes.pods import PROVIDER, ended_since, is_ours, machine_of
+from styx_server.providers.kubernetes.pods import PROVIDER, Pod, ended_since, is_ours, machine_of
 from styx_server.providers.kubernetes.settings import KubernetesSettings
 from styx_server.providers.ports import CheckReport, Finding, ProviderError
 
 _OVER: Final = "status.phase!=Succeeded,status.phase!=Failed"
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
 # Clusters are asked at the same time, and few at once.
 _CLUSTERS_AT_ONCE: Final = 8
 
@@ -71,27 +80,37 @@ class KubernetesProvider:
         return [entry for entries in found for entry in entries]
 
     async def rent(self, order: RentOrder) -> CloudMachine:
-        """Makes the pod and the secret with its boot script. Whether a node has room is told by `list`, soon.
+        """Makes the secret with the boot script, and the pod. Whether a node has room is told by `list`, soon.
 
         Raises:
             ProviderError: the cluster refused, or may have done it without saying so.
         """
         cluster = await self._of(order.offer.place.region)
-        _check(order)
-        pod = await self._make_pod(cluster, order)
-        machine = self._machine(pod, cluster)
-        if pod["metadata"].get("deletionTimestamp") is None:
-            await self._make_secret(cluster, order, pod["metadata"]["uid"])
-        return machine
+        await self._make_secret(cluster, order)
+        try:
+            pod = await self._make_pod(cluster, order)
+        except ProviderError as error:
+            # Refused for good: nothing stays. What may be asked again finds its secret.
+            if error.fate_known and not RULES[error.kind].repeats:
+                await self._delete_secret(cluster, order.key)
+            raise
+        await self._give_secret(cluster, pod)
+        return self._machine(pod, cluster)
 
     async def release(self, place: Place, cloud_id: str) -> None:
-        """Deletes the pod; its secret goes with it.
+        """Deletes the pod and its secret.
 
         Raises:
             ProviderError: the cluster refused, or the pod is somebody else's.
         """
         cluster = await self._of(place.region)
-        await self._delete(cluster, cloud_id)
+        pod = await self._read(cluster, cloud_id)
+        if pod is None:
+            await self._delete_secret(cluster, cloud_id)
+        elif is_ours(pod):
+            await self._delete(cluster, pod)
+        else:
+            raise _foreign(cluster, cloud_id, self._settings.namespace)
 
     async def list(self, deployment: str, region: str) -> Sequence[CloudMachine]:
         """All pods of a deployment in a cluster. Those that ended long ago are deleted on the way.
@@ -161,10 +180,10 @@ class KubernetesProvider:
         pods = await cluster.pages(Call.LIST_ALL_PODS, "list pods of all namespaces", field_selector=_OVER)
         return entries_of(read_nodes(nodes, pods, self._settings), cluster.region, self._settings, self._clock.now())
 
-    def _machine(self, pod: Mapping[str, Any], cluster: Cluster) -> CloudMachine:
+    def _machine(self, pod: Pod, cluster: Cluster) -> CloudMachine:
         return machine_of(pod, cluster.region, self._clock.now(), self._settings.unschedulable_seconds)
 
-    async def _make_pod(self, cluster: Cluster, order: RentOrder) -> Mapping[str, Any]:
+    async def _make_pod(self, cluster: Cluster, order: RentOrder) -> Pod:
         namespace = self._settings.namespace
         doing = f"make pod {order.key} in namespace {namespace}"
         try:
@@ -174,7 +193,7 @@ class KubernetesProvider:
                 raise
         return await self._adopt(cluster, order)
 
-    async def _adopt(self, cluster: Cluster, order: RentOrder) -> Mapping[str, Any]:
+    async def _adopt(self, cluster: Cluster, order: RentOrder) -> Pod:
         """The pod that has the name already, if it is this order's."""
         pod = await self._read(cluster, order.key)
         if pod is None:
@@ -189,68 +208,76 @@ class KubernetesProvider:
             return pod
         raise _foreign(cluster, order.key, self._settings.namespace)
 
-    async def _make_secret(self, cluster: Cluster, order: RentOrder, pod_uid: str) -> None:
+    async def _make_secret(self, cluster: Cluster, order: RentOrder) -> None:
         namespace = self._settings.namespace
-        doing = f"make secret {order.key} in namespace {namespace}"
         try:
-            await cluster.call(Call.MAKE_SECRET, doing, namespace, secret_of(order, pod_uid))
-        except ClusterError as error:
-            if error.reason == "AlreadyExists":
-                return
-            if error.fate_known:
-                # Refused for good, and whoever hears of it takes it that nothing was made: so nothing stays.
-                await self._delete(cluster, order.key, grace_seconds=0)
-            raise
-
-    async def _delete(self, cluster: Cluster, name: str, *, grace_seconds: int | None = None) -> None:
-        """Deletes a pod of Styx, just the one that was looked at."""
-        pod = await self._read(cluster, name)
-        if pod is None:
-            return
-        if not is_ours(pod):
-            raise _foreign(cluster, name, self._settings.namespace)
-        await self._delete_read(cluster, pod, grace_seconds)
-
-    async def _delete_read(self, cluster: Cluster, pod: Mapping[str, Any], grace_seconds: int | None = None) -> None:
-        metadata = pod["metadata"]
-        options: dict[str, Any] = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
-        if grace_seconds is not None:
-            options["gracePeriodSeconds"] = grace_seconds
-        name, namespace = metadata["name"], self._settings.namespace
+            secret = secret_of(order)
+        except InvalidRequest as error:
+            message = f"the machine cannot be booted: {error}"
+            raise ProviderError(RefusalKind.BAD_REQUEST, message, code="BadBoot") from error
+        doing = f"make secret {secret_name(order.key)} in namespace {namespace}"
         try:
-            await cluster.call(
-                Call.DELETE_POD, f"delete pod {name} in namespace {namespace}", name, namespace, body=options
-            )
+            await cluster.call(Call.MAKE_SECRET, doing, namespace, secret)
         except ClusterError as error:
-            # Gone, or another one has its name by now.
-            if error.status not in {404, 409}:
+            # Of an earlier call for the same order, which says the same.
+            if error.reason != "AlreadyExists":
                 raise
 
-    async def _read(self, cluster: Cluster, name: str) -> Mapping[str, Any] | None:
+    async def _give_secret(self, cluster: Cluster, pod: Pod) -> None:
+        """Lets the cluster delete the secret with the pod. Where that fails, whoever deletes the pod does it."""
+        if pod["metadata"].get("deletionTimestamp"):
+            return
+        name, namespace = secret_name(pod["metadata"]["name"]), self._settings.namespace
+        with suppress(ProviderError):
+            await cluster.call(
+                Call.PATCH_SECRET,
+                f"change secret {name} in namespace {namespace}",
+                name,
+                namespace,
+                owned_by(pod),
+                _content_type="application/merge-patch+json",
+            )
+
+    async def _delete_secret(self, cluster: Cluster, key: str) -> None:
+        name, namespace = secret_name(key), self._settings.namespace
+        doing = f"delete secret {name} in namespace {namespace}"
+        try:
+            await cluster.call(Call.DELETE_SECRET, doing, name, namespace)
+        except ClusterError as error:
+            if error.status != _NOT_FOUND:
+                raise
+
+    async def _delete(self, cluster: Cluster, pod: Pod) -> None:
+        """Deletes just the pod that was looked at, and its secret."""
+        metadata = pod["metadata"]
+        name, namespace = metadata["name"], self._settings.namespace
+        options = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        doing = f"delete pod {name} in namespace {namespace}"
+        try:
+            await cluster.call(Call.DELETE_POD, doing, name, namespace, body=options)
+        except ClusterError as error:
+            # Gone, or another one has its name by now.
+            if error.status not in {_NOT_FOUND, _CONFLICT}:
+                raise
+        await self._delete_secret(cluster, name)
+
+    async def _read(self, cluster: Cluster, name: str) -> Pod | None:
         namespace = self._settings.namespace
         try:
             return await cluster.call(Call.READ_POD, f"read pod {name} in namespace {namespace}", name, namespace)
         except ClusterError as error:
-            if error.status != 404:
+            if error.status != _NOT_FOUND:
                 raise
             return None
 
-    async def _tidy(self, cluster: Cluster, pods: Sequence[Mapping[str, Any]]) -> None:
+    async def _tidy(self, cluster: Cluster, pods: Sequence[Pod]) -> None:
         """Deletes what has ended long ago: a cluster keeps it until somebody does. The next list tries again."""
         before = self._clock.now() - timedelta(seconds=self._settings.keep_ended_seconds)
         for pod in pods:
             end_time = ended_since(pod)
             if end_time is not None and end_time < before:
                 with suppress(ProviderError):
-                    await self._delete_read(cluster, pod)
-
-
-def _check(order: RentOrder) -> None:
-    """Refuses what could not be booted, before there is anything."""
-    try:
-        secret_of(order, "")
-    except InvalidRequest as error:
-        raise ProviderError(RefusalKind.BAD_REQUEST, f"the order cannot be booted: {error}", code="BadBoot") from error
+                    await self._delete(cluster, pod)
 
 
 def _foreign(cluster: Cluster, name: str, namespace: str) -> ProviderError:

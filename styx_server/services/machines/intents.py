@@ -5,7 +5,7 @@ The limits of the pool are checked in that transaction, under a lock, so two ser
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -30,6 +30,7 @@ from styx_server.core.machines.offer import Offer
 from styx_server.core.machines.pool import Pool
 from styx_server.core.machines.scale import Rent
 from styx_server.core.machines.terms import MachineTerms
+from styx_server.core.machines.user_data import user_data
 from styx_server.ids import new_secret, new_suffix
 from styx_server.services.access import digest
 from styx_server.store.database import Database, Transaction
@@ -44,13 +45,11 @@ class Reach:
 
     Attributes:
         server_urls: of all servers, as a machine reaches them.
-        bundle_sha256: of what they install.
-        render: user data for cloud-init.
+        bundle_sha256: of what they install; empty: machines are processes of this computer.
     """
 
     server_urls: tuple[str, ...]
     bundle_sha256: str = ""
-    render: Callable[[Boot, Offer], str] = lambda _boot, _offer: ""
 
 
 class Intents:
@@ -97,6 +96,7 @@ class Intents:
         assert row is not None
         instance_id = InstanceId(row["id"])
         token = f"styx_join_{new_secret()}"
+        life_seconds = round(pool.spec.life_seconds)
         expire_time = self._clock.now() + timedelta(seconds=pool.spec.life_seconds)
         # A database that was restored counts from an old number again: the rest of the key is new all the same.
         key = f"styx-{self._deployment[:8]}-i{instance_id}-{new_suffix()}"
@@ -119,10 +119,10 @@ class Intents:
                 TAG_POOL: pool.name,
             },
             boot=boot,
-            user_data=reach.render(boot, offer),
+            user_data=user_data(boot, offer.size, life_seconds=life_seconds) if reach.bundle_sha256 else "",
             image=pool.spec.image,
             disk_bytes=pool.spec.disk_bytes,
-            life_seconds=round(pool.spec.life_seconds),
+            life_seconds=life_seconds,
         )
         await transaction.execute(
             "insert_instance",

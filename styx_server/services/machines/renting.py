@@ -20,6 +20,7 @@ from styx_server.core.machines.refusal import RULES, RefusalKind
 from styx_server.core.machines.terms import MachineTerms
 from styx_server.ids import jitter
 from styx_server.providers.ports import Provider, ProviderError
+from styx_server.services.wants import Wants
 from styx_server.store.database import Database, Row
 from styx_server.store.machine_rows import order_from_json
 
@@ -57,12 +58,15 @@ class Renting:
         database: Database,
         providers: Mapping[str, Provider],
         memory: Memory,
+        wants: Wants,
         on_change: Callable[[], None],
         terms: MachineTerms,
     ) -> None:
         self._database = database
         self._providers = providers
         self._memory = memory
+        self._wants = wants
+        self._term = 0
         self._on_change = on_change
         self._terms = terms
         self._flying: set[InstanceId] = set()
@@ -80,6 +84,10 @@ class Renting:
         Raises:
             Unavailable: the database is away.
         """
+        if self._term != (term := self._wants.term):
+            # Calls of a leader before may have died with it. Their keys make it safe to make them again at once.
+            await self._database.execute("hasten_calls", but=list(self._flying))
+            self._term = term
         free = _AT_ONCE - len(self._flying)
         if free <= 0 or not self._providers:
             return None
@@ -145,10 +153,9 @@ class Renting:
             await self._postpone(row, words, error.retry_after_seconds)
             return
         await self._memory.refused(offer, error)
-        if rule.fate_known:
-            await self._database.fetch_row("record_refusal", id=row["id"], **words)
-        else:
-            # It may exist: from here on it is given back until the provider's list says that it does not.
+        refused = rule.fate_known and await self._database.fetch_row("record_refusal", id=row["id"], **words)
+        if not refused:
+            # It may exist, or was on a list meanwhile: it is given back until the list says that it does not.
             await self._database.fetch_row("give_back", id=row["id"], **words)
 
     async def _release(self, row: Row) -> None:

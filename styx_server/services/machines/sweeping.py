@@ -18,6 +18,7 @@ from styx_server.providers.ports import Provider, ProviderError
 from styx_server.services.machines.ends import PREEMPTED, Ends
 from styx_server.services.machines.renting import Memory
 from styx_server.store.database import Database, Row
+from styx_server.store.machine_rows import offer_from_json
 
 _log = structlog.get_logger()
 
@@ -92,6 +93,8 @@ class Sweeping:
         await self._database.execute(
             "note_listed", provider=provider, region=region, ids=list(seen.there), theres=list(seen.there.values())
         )
+        for instance_id, machine in seen.refused:
+            await self._refuse(known[instance_id], machine)
         places = {machine.key: machine.place for machine in listed}
         for gone in seen.gone:
             row = known[gone.instance_id]
@@ -101,6 +104,13 @@ class Sweeping:
         for machine in seen.back:
             _log.warning("machine_back", key=machine.key, cloud_id=machine.cloud_id)
         await self._end(provider, [*seen.back, *await self._nobodys(provider, region, seen)])
+
+    async def _refuse(self, row: Row, machine: CloudMachine) -> None:
+        """The order was accepted and could not be carried out: a refusal. What is left of it is cleared away."""
+        assert machine.refusal is not None
+        error = ProviderError(machine.refusal, machine.message or machine.reason, code=machine.reason)
+        await self._memory.refused(offer_from_json(row["offer"]), error)
+        await self._ends.give_back(InstanceId(row["id"]), None, machine.refusal.value, error.message)
 
     async def _nobodys(self, provider: str, region: str, seen: Comparison) -> list[CloudMachine]:
         """Those strangers that may be ended."""

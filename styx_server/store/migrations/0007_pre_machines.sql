@@ -32,6 +32,16 @@ create table catalog (
     primary key (provider, region, zone, machine_type, gpu_name, gpu_count)
 );
 
+-- Where the rows of each provider in `catalog` come from. They are replaced together, and the version grows each time.
+create table catalog_sources (
+    provider text primary key,
+    source text not null check (source in ('seed', 'provider', 'import')),
+    version bigint not null default 1,
+    entries integer not null check (entries > 0),
+    fetch_time timestamptz not null,
+    replace_time timestamptz not null default now()
+);
+
 create sequence instance_ids as bigint;
 
 create table instances (

@@ -181,7 +181,8 @@ select agent_id, lease_seq from agent_leases where agent_id = any(:agent_ids::bi
 -- Agents as scheduling sees them, all or some.
 select agents.id, agent_leases.epoch, agent_leases.lease_seq, agent_leases.connected,
     agent_leases.connected and not agent_leases.leaving and not agents.draining as accepting,
-    coalesce(pools.spec ->> 'spot', '') as pool_spot
+    coalesce(pools.spec ->> 'spot', '') as pool_spot,
+    coalesce(pools.spec -> 'machine_types', '[]') <> '[]' as pool_types
 from agents join agent_leases on agent_leases.agent_id = agents.id left join pools on pools.name = agents.pool
 where agents.revoke_time is null and (:ids::bigint[] is null or agents.id = any(:ids));
 

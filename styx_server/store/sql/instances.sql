@@ -43,6 +43,10 @@ where state in (1, 2, 6) and next_time <= now() and provider = any(:providers::t
 order by next_time
 limit :count;
 
+-- name: hasten_calls
+-- All calls are due now, but for those that are being made.
+update instances set next_time = now() where state in (1, 2, 6) and next_time > now() and id <> all(:but::bigint[]);
+
 -- name: claim_call
 -- A call is about to be made; until `seconds` have passed nobody else makes it. Nothing when somebody else just did.
 update instances set
@@ -156,7 +160,7 @@ from cloud_scopes;
 
 -- name: known_machines
 -- Instances of a region that have not ended, and those of these keys that have.
-select id, state, key, cloud_id, instances.agent_id, calls, missed,
+select id, state, key, cloud_id, instances.agent_id, offer, calls, missed,
     extract(epoch from now() - missed_time)::float8 as missed_seconds, listed_time is not null as was_listed,
     coalesce(agent_leases.connected and agent_leases.beat_time > now() - interval '1 minute', false) as heard
 from instances left join agent_leases on agent_leases.agent_id = instances.agent_id
