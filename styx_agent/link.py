@@ -159,7 +159,6 @@ class Link:
             isolation=ledger.isolation,
             attempts=[codec.held_attempt(held, now) for held in ledger.all()],
             draining=self._draining,
-            preemption_notice=codec.preemption_notice(ledger.notice, now),
         )
 
     async def _join(self, stub: Any) -> None:

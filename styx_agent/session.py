@@ -225,12 +225,12 @@ class Session:
 
     async def _write(self, call: Any) -> None:
         next_beat = clock.boottime_micros()  # at once: a slow Welcome has used up part of the start window
-        drained = self.draining
+        said = self._standing
         while self._farewell is None:
             now = clock.boottime_micros()
             moves_at = self._check(now)
-            if now >= next_beat or drained != self.draining:
-                drained = self.draining
+            if now >= next_beat or said != self._standing:
+                said = self._standing
                 await self._beat(call)
                 next_beat = now + round(ids.around(self._beat_seconds) * 1e6)
             if self._ledger.has_news and len(self._reports) < _REPORTS_IN_FLIGHT:
@@ -242,6 +242,11 @@ class Session:
             self._wake.clear()
             until = min(next_beat, moves_at) if self.may_move else next_beat
             await clock.wait_for_event(self._wake, max(0.0, until - clock.boottime_micros()) / 1e6)
+
+    @property
+    def _standing(self) -> tuple[bool, bool]:
+        """What the server hears of at once: whether this agent leaves, and then, whether its machine may end."""
+        return self.draining, self.draining and self._ledger.owes
 
     def _check(self, now: int) -> int:
         """Whether the session is still of use; until when, if no beat is acked and another server may do so."""
@@ -262,6 +267,7 @@ class Session:
             live_fences=self._ledger.live_fences(),
             draining=self.draining,
             preemption_notice=codec.preemption_notice(self._ledger.notice, now),
+            owes=self._ledger.owes,
         )
         self._beats[self._beat_seq] = now
         await write_or_raise(call, wire.AgentMessage(heartbeat=beat))

@@ -67,10 +67,11 @@ async def test_a_notice_stops_what_runs_and_is_told_at_once(server: ScriptedServ
     assert server.attempts[fence].outcome.kind == KIND.Value("PREEMPTED")
     assert server.attempts[fence].outcome.exit_code == 0
     assert server.stdout(fence) == b"up\nsaved\n"
-    await soon(lambda: len(server.session.beats) == 2, "a beat of its own")
+    await soon(lambda: len(server.session.beats) == 3, "a beat of its own, and one when nothing is owed any more")
     beat = server.session.beats[-1]
     assert beat.draining
-    assert 20 < beat.preemption_notice.time_left.seconds <= 30
+    assert [beat.owes for beat in server.session.beats] == [False, True, False]
+    assert 20 < server.session.beats[1].preemption_notice.time_left.seconds <= 30
     assert beat.preemption_notice.source == str(notice)
 
 
@@ -107,8 +108,9 @@ async def test_without_a_server_everything_is_stopped_all_the_same(data_dir: Pat
         assert not server.ended(fence)
         async with listening(server, port):
             await soon(lambda: server.complete(fence), "its end and its output, when there is a server again")
-            assert server.session.hello.HasField("preemption_notice")
             assert server.session.hello.draining
+            await soon(lambda: bool(server.session.beats), "the first beat")
+            assert server.session.beats[0].HasField("preemption_notice")
             assert server.attempts[fence].outcome.kind == KIND.Value("PREEMPTED")
             assert server.stdout(fence) == b"up\nsaved\n"
     finally:
