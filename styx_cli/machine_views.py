@@ -17,6 +17,7 @@ from styx.machine_models import (
     Pool,
     PoolSpec,
     ProviderCheck,
+    Renting,
 )
 from styx_cli.phrases import ago, number, rfc3339, size, span
 from styx_cli.render import Column
@@ -229,6 +230,13 @@ def cost_columns(title: str) -> list[Column[CostEntry]]:
         Column("COST", lambda entry: dollars(entry.cost_micros)),
         Column("HELD", lambda entry: _span(entry.held_time)),
     ]
+
+
+def renting_line(renting: Renting) -> str:
+    """How renting stands."""
+    machines = "1 machine is" if renting.instance_count == 1 else f"{renting.instance_count} machines are"
+    state = "frozen: nothing is rented" if renting.frozen else "on"
+    return f"renting is {state}; {machines} rented now, for {hourly(renting.hourly_price_micros)}"
 
 
 def budget_columns() -> list[Column[Budget]]:

@@ -18,6 +18,7 @@ from styx_server.core.placement.backlog import Waiting
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.states import TaskState
 from styx_server.core.task import AgentId, TaskId
+from styx_server.desk import Behind, build_desk
 from styx_server.loops.reap import Reaper
 from styx_server.loops.retire import PERIOD_SECONDS as RETIRE_PERIOD_SECONDS
 from styx_server.loops.retire import Retirer
@@ -29,12 +30,10 @@ from styx_server.services.delivery import PERIOD_SECONDS as DELIVERY_SECONDS
 from styx_server.services.delivery import Delivery
 from styx_server.services.elsewhere import Elsewhere
 from styx_server.services.feed import Feed
-from styx_server.services.giving_back import GivingBack
 from styx_server.services.greeting import Greeting
 from styx_server.services.health import Health
 from styx_server.services.identity import Identity
 from styx_server.services.info import ServerInformation
-from styx_server.services.instance_views import InstanceViews
 from styx_server.services.interest import PERIOD_SECONDS as INTEREST_SECONDS
 from styx_server.services.interest import Interest
 from styx_server.services.leadership import Leadership, Role
@@ -42,7 +41,6 @@ from styx_server.services.log_intake import LogIntake
 from styx_server.services.log_reading import LogReading
 from styx_server.services.log_sealing import LogSealing
 from styx_server.services.log_streams import LogStreams
-from styx_server.services.pools import Pools
 from styx_server.services.removal import Removal
 from styx_server.services.reports import AttemptOver, Reports
 from styx_server.services.retention import Retention
@@ -137,12 +135,17 @@ class App:
     @cached_property
     def desk(self) -> MachineUseCases:
         """What people can ask about machines."""
-        instances = InstanceViews(self.database, self.clock)
-        return MachineUseCases(
-            pools=Pools(self.database, on_change=lambda: None),
-            instances=instances,
-            giving_back=GivingBack(self.database, instances, self.machinery.ender),
+        machinery = self.machinery
+        behind = Behind(
+            database=self.database,
+            clock=self.clock,
+            shapes=self.shapes,
+            ends=machinery.ender,
+            providers=machinery.providers,
+            catalog=machinery.catalog,
+            on_pools=machinery.wake_scaling,
         )
+        return build_desk(behind)
 
     def grpc_server(self) -> GrpcServer:
         """The gRPC port, not yet listening."""

@@ -12,6 +12,7 @@ from styx_server.core.machines.scale import Market
 from styx_server.core.machines.terms import MachineTerms
 from styx_server.core.task import AgentId
 from styx_server.providers.ports import Provider
+from styx_server.services.budgets import WATCH_SECONDS, Budgets
 from styx_server.services.catalog import Catalog
 from styx_server.services.giving_back import EndsMachines, NobodyEnds
 from styx_server.services.machines.ends import Ends
@@ -51,6 +52,7 @@ class World:
 
     deployment_id: UUID
     providers: Mapping[str, Provider]
+    catalog: Catalog
     market: Callable[[], Awaitable[Market]]
     refresh: Callable[[], Awaitable[float | None]]
     memory: Memory
@@ -81,12 +83,16 @@ class Machinery:
 
     Attributes:
         ender: who ends machines when a person asks for it.
+        providers: who rents machines out, by name.
+        catalog: what they have, and for how much.
     """
 
     def __init__(self, around: Around, world: World) -> None:
         database, terms = around.database, world.terms
-        self._rents = bool(world.providers)
+        self.providers = world.providers
+        self.catalog = world.catalog
         self._refresh = world.refresh
+        self._budgets = Budgets(database)
         self.wake_renting = Wake()
         self.wake_scaling = Wake()
         self.wake_sweeping = Wake()
@@ -101,13 +107,14 @@ class Machinery:
 
     def work(self, repeat: Repeat) -> list[Coroutine[Any, Any, None]]:
         """All loops. `repeat` sees to it that only the leader goes round."""
-        if not self._rents:
+        if not self.providers:
             return []
         return [
             self.renting.run(),
             repeat("rent", self.renting.once, RENTING_SECONDS, self.wake_renting),
             repeat("sweep", self.sweeping.once, SWEEPING_SECONDS, self.wake_sweeping),
             repeat("scale", self.scaling.once, SCALING_SECONDS, self.wake_scaling),
+            repeat("watch_budgets", self._budgets.watch, WATCH_SECONDS, Wake()),
             repeat("shop", self._refresh, SHOPPING_SECONDS, Wake()),
         ]
 
@@ -121,6 +128,7 @@ def build_machinery(around: Around, deployment_id: UUID, rental: Rental) -> Mach
     world = World(
         deployment_id=deployment_id,
         providers=rental.providers,
+        catalog=catalog,
         market=shopping.market,
         refresh=shopping.refresh,
         memory=refusals,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NewType
+from typing import NewType
 
-from styx_server.core.machines.needs import NOTHING_ASKED, AskedMachine, MachineWish
+from styx_server.core.machines.needs import ANY_MACHINE, NOTHING_ASKED, AskedMachine, MachineWish
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 
 TaskId = NewType("TaskId", int)
@@ -22,8 +22,6 @@ DEFAULT_POOL = "default"
 DEFAULT_DISCONNECT_SECONDS = 900.0
 DEFAULT_BACKOFF_SECONDS = 1.0
 DEFAULT_MAX_BACKOFF_SECONDS = 300.0
-ANY_MACHINE: Final = MachineWish()
-"""What most tasks say of their machine: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +59,8 @@ class Shape:
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "picky", self.machine != ANY_MACHINE)
+        picky = self.machine is not ANY_MACHINE and self.machine != ANY_MACHINE
+        object.__setattr__(self, "picky", picky)
         content = (self.pool, self.resources, self.machine, self.alternatives, self.ordered)
         object.__setattr__(self, "_hash", hash(content))
 

@@ -8,26 +8,23 @@ Next: `catalog_csv.py`, the files; `core/machines/choose.py`, which picks from t
 from __future__ import annotations
 
 import asyncio
-import json
-from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import structlog
 
 from styx_server.clock import Clock
-from styx_server.core.errors import InvalidRequest, Violation
 from styx_server.core.gpu_names import is_meant
-from styx_server.core.machines.book import OfferBook, order_of
-from styx_server.core.machines.choose import Look, nothing_blocked
+from styx_server.core.machines.book import OfferBook
 from styx_server.core.machines.needs import MachineNeeds
-from styx_server.core.machines.offer import CatalogEntry, Offer, Place, offers_of
+from styx_server.core.machines.offer import CatalogEntry, Offer, offers_of
 from styx_server.providers import seed
 from styx_server.providers.ports import Provider, ProviderError
 from styx_server.services.catalog_csv import read_csv
+from styx_server.services.catalog_pages import cursor_of, offers_from, position_of
 from styx_server.services.tasks import Mutation, claim
 from styx_server.store.catalog_rows import CATALOG_COLUMNS, CatalogKey, catalog_entry, catalog_key, catalog_record
 from styx_server.store.database import Database, Row, Transaction
@@ -37,6 +34,8 @@ _PART: Final = 1_000
 _FEW_ENTRIES: Final = 50
 _LEAST_SHARE: Final = 0.5
 _FIRST: Final[CatalogKey] = ("", "", "", "", -1)
+
+_Version = tuple[int, datetime]
 
 _log = structlog.get_logger()
 
@@ -110,10 +109,15 @@ class GpuModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shelf:
-    """What is in memory, and of which versions it was made."""
+    """What is in memory, and of which versions it was made.
+
+    Attributes:
+        parts: the offers of each provider, with the version that they are of.
+    """
 
     book: OfferBook
     sources: tuple[Source, ...]
+    parts: Mapping[str, tuple[_Version, Sequence[Offer]]]
 
 
 class Catalog:
@@ -127,7 +131,7 @@ class Catalog:
         self._database = database
         self._clock = clock
         self._regions = regions
-        self._shelf = _Shelf(book=OfferBook(), sources=())
+        self._shelf = _Shelf(book=OfferBook(), sources=(), parts={})
         self._reading = asyncio.Lock()
 
     async def plant(self) -> None:
@@ -167,6 +171,8 @@ class Catalog:
         fault = _fault_of(provider.name, entries, None if force else known)
         if fault:
             return _kept(provider.name, known, fault)
+        if mutation is None and known is not None and await self._holds_still(known, entries):
+            return Replaced(provider=provider.name, entries=known.entries)
         return await self._replace(provider.name, "provider", entries, mutation)
 
     async def import_csv(self, provider: str, data: bytes, mutation: Mutation | None = None) -> Replaced:
@@ -196,11 +202,11 @@ class Catalog:
             InvalidRequest: `after` is of no page.
         """
         shelf = await self._read()
-        start = _position(after, shelf.book) if after else 0
-        offers = await asyncio.to_thread(_first, wanted, shelf.book, start, count + 1)
+        start = position_of(after, shelf.book) if after else 0
+        offers = await asyncio.to_thread(offers_from, wanted, shelf.book, start, count + 1)
         return OfferPage(
             offers=tuple(_listed(offer, shelf) for offer in offers[:count]),
-            after=_cursor(offers[count - 1]) if len(offers) > count else "",
+            after=cursor_of(offers[count - 1]) if len(offers) > count else "",
         )
 
     async def gpus(self, name: str = "") -> list[GpuModel]:
@@ -230,24 +236,46 @@ class Catalog:
         _log.info("catalog_replaced", provider=provider, source=source, entries=len(unique))
         return Replaced(provider=provider, entries=len(unique))
 
+    async def _holds_still(self, known: Source, entries: Sequence[CatalogEntry]) -> bool:
+        """Whether an answer of a provider says what it said before; stores only when it was given then."""
+        if known.source != "provider":
+            return False
+        stored = [entry async for part in self._stored(known.provider) for entry in part]
+        if not await asyncio.to_thread(lambda: _facts(stored) == _facts(entries)):
+            return False
+        fetch_time = min(entry.fetch_time for entry in entries)
+        words = {"provider": known.provider, "version": known.version}
+        await self._database.execute("touch_catalog_source", **words, fetch_time=fetch_time)
+        return True
+
     async def _read(self) -> _Shelf:
         async with self._reading:
             sources = await self._configured()
-            while sources != self._shelf.sources:
-                offers = [offer for source in sources for offer in await self._offers(source.provider)]
-                book = await asyncio.to_thread(OfferBook, offers)
+            while _versions(sources) != _versions(self._shelf.sources):
+                parts = {source.provider: await self._part(source) for source in sources}
+                book = await asyncio.to_thread(OfferBook, chain.from_iterable(offers for _, offers in parts.values()))
                 # Rows are read in parts, and may have been replaced between two of them.
                 before, sources = sources, await self._configured()
-                if before == sources:
-                    self._shelf = _Shelf(book=book, sources=sources)
-            return self._shelf
+                if _versions(before) == _versions(sources):
+                    self._shelf = _Shelf(book=book, sources=sources, parts=parts)
+            return replace(self._shelf, sources=sources)
 
     async def _configured(self) -> tuple[Source, ...]:
         return tuple(source for source in await self.sources() if source.provider in self._regions)
 
-    async def _offers(self, provider: str) -> list[Offer]:
-        regions = self._regions[provider]
+    async def _part(self, source: Source) -> tuple[_Version, Sequence[Offer]]:
+        """The offers of one provider; from memory when they are still of this version."""
+        part = self._shelf.parts.get(source.provider)
+        if part is not None and part[0] == _version(source):
+            return part
+        regions = self._regions[source.provider]
         offers: list[Offer] = []
+        async for entries in self._stored(source.provider):
+            offers += offers_of(entry for entry in entries if not regions or entry.place.region in regions)
+        return _version(source), offers
+
+    async def _stored(self, provider: str) -> AsyncIterator[list[CatalogEntry]]:
+        """All that is stored of a provider, in parts."""
         after: CatalogKey | None = _FIRST
         while after is not None:
             region, zone, machine_type, gpu_name, gpu_count = after
@@ -262,9 +290,8 @@ class Catalog:
                 count=_PART,
             )
             entries = [catalog_entry(provider, row) for row in rows]
-            offers += offers_of(entry for entry in entries if not regions or entry.place.region in regions)
+            yield entries
             after = catalog_key(entries[-1]) if len(entries) == _PART else None
-        return offers
 
 
 def _fault_of(provider: str, entries: Sequence[CatalogEntry], known: Source | None) -> str:
@@ -289,6 +316,29 @@ def _kept(provider: str, known: Source | None, error: str, code: str = "") -> Re
     return Replaced(provider=provider, entries=known.entries if known else 0, error=error)
 
 
+def _versions(sources: Iterable[Source]) -> list[tuple[str, _Version]]:
+    return [(source.provider, _version(source)) for source in sources]
+
+
+def _version(source: Source) -> _Version:
+    # A database that was restored counts from an older number.
+    return source.version, source.replace_time
+
+
+def _facts(entries: Iterable[CatalogEntry]) -> dict[CatalogKey, tuple[object, ...]]:
+    """What entries say, whenever somebody looked."""
+    return {
+        catalog_key(entry): (
+            entry.size,
+            entry.price_micros,
+            entry.spot_price_micros,
+            entry.gpus_attached,
+            entry.estimate,
+        )
+        for entry in entries
+    }
+
+
 def _unique(entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
     """What is there twice counts once: the key is what an offer is told by."""
     return list({catalog_key(entry): entry for entry in entries}.values())
@@ -309,11 +359,6 @@ def _source(row: Row) -> Source:
     return Source(**{name: row[name] for name in Source.__slots__})
 
 
-def _first(wanted: MachineNeeds, book: OfferBook, start: int, count: int) -> list[Offer]:
-    look = Look(wanted, book, nothing_blocked)
-    return [choice.offer for choice in islice(look.choices(start), count)]
-
-
 def _listed(offer: Offer, shelf: _Shelf) -> ListedOffer:
     times = (source.fetch_time for source in shelf.sources if source.provider == offer.place.provider)
     return ListedOffer(offer=offer, fetch_time=next(times, None))
@@ -332,19 +377,3 @@ def _gpu_model(key: tuple[str, int, int], offers: Sequence[Offer], shelf: _Shelf
         cheapest=cheapest,
         cheapest_spot=cheapest_spot,
     )
-
-
-def _cursor(offer: Offer) -> str:
-    """Where an offer is in the order of all, also in a book that was built anew meanwhile."""
-    return json.dumps([astuple(part) if isinstance(part, Place) else part for part in order_of(offer)])
-
-
-def _position(after: str, book: OfferBook) -> int:
-    try:
-        price, spot, gpus, cpus, memory, place, machine_type, gpu_name = json.loads(after)
-        provider, region, zone = place
-        there = Place(provider=provider, region=region, zone=zone)
-        return bisect_right(book.offers, (price, spot, gpus, cpus, memory, there, machine_type, gpu_name), key=order_of)
-    except (ValueError, TypeError) as error:
-        text = "does not belong to this list; start over without one"
-        raise InvalidRequest([Violation(field="page_token", description=text)], reason="PAGE_TOKEN_INVALID") from error

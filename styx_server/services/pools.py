@@ -151,7 +151,7 @@ class Pools:
 
 
 async def _locked(executor: Executor, name: str) -> Pool:
-    row = await executor.fetch_row("pool_to_change", name=name)
+    row = await executor.fetch_row("lock_pool", name=name)
     if row is None:
         raise _missing(name)
     return pool_from_row(row)

@@ -13,7 +13,7 @@ import structlog
 
 from styx_server.clock import Clock
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms, LeaseWatch
-from styx_server.core.placement.capacity import AgentSlots, Reservation
+from styx_server.core.placement.capacity import AgentSlots, Reservation, as_sold
 from styx_server.core.placement.ledger import Ledger
 from styx_server.core.placement.machine import machine_kind
 from styx_server.core.states import AttemptState
@@ -129,12 +129,13 @@ class Roster:
                 reservation = await self._reservation(row, queues)
                 held.setdefault(reservation.agent_id, {})[Fence(row["fence"])] = reservation
             for row in agents:
+                kind = machine_kind(row["token_labels"], row["facts"], pool_says(seen[row["id"]]))
                 agent = AgentSlots(
                     agent_id=AgentId(row["id"]),
                     pool=row["pool"],
                     labels=row["labels"],
-                    total=capacity_from_json(row["capacity"]),
-                    kind=machine_kind(row["token_labels"], row["facts"], pool_says(seen[row["id"]])),
+                    total=as_sold(capacity_from_json(row["capacity"]), kind),
+                    kind=kind,
                     epoch=seen[row["id"]]["epoch"],
                     accepting=False,
                     queues=row["queues"],

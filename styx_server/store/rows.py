@@ -9,14 +9,13 @@ from dataclasses import fields
 from typing import Any, Final
 
 from styx_server.core.machines import reserved
-from styx_server.core.machines.needs import MachineWish, SpotUse
+from styx_server.core.machines.needs import ANY_MACHINE, MachineWish, SpotUse
 from styx_server.core.machines.offer import Place
 from styx_server.core.placement.capacity import Capacity, Gpu
 from styx_server.core.placement.machine import PoolSays
 from styx_server.core.session import LogEnd, StopCause, StopOrder
 from styx_server.core.states import AttemptState, Cause, Desired, OutcomeKind, TaskState
 from styx_server.core.task import (
-    ANY_MACHINE,
     AgentId,
     AttemptView,
     EventView,

@@ -131,6 +131,15 @@ def duration_seconds(message: Message, field: str) -> float | None:
     return _seconds(message, field)
 
 
+def time_of(message: Message, field: str) -> datetime | None:
+    """A Timestamp field; None when it is not set.
+
+    Raises:
+        InvalidRequest: it is before the year 1 or after 9999.
+    """
+    return _time(message, field, "")
+
+
 def task(view: TaskView) -> tasks_pb2.Task:
     """A task without its attempts."""
     message = tasks_pb2.Task(
@@ -356,7 +365,9 @@ def _time(message: Message, field: str, path: str) -> datetime | None:
     try:
         when: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        violation = Violation(field=f"{path}.{field}", description="is no time between the years 1 and 9999")
+        violation = Violation(
+            field=f"{path}.{field}".lstrip("."), description="is no time between the years 1 and 9999"
+        )
         raise InvalidRequest([violation]) from None
     return when
 

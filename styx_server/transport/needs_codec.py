@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from styx.v1 import tasks_pb2
-from styx_server.core.machines.needs import AskedMachine
+from styx_server.core.machines.needs import NOTHING_ASKED, AskedMachine
 from styx_server.core.task import Alternative, Resources
 from styx_server.transport.machine_codec import spot_use
 
@@ -30,9 +30,12 @@ def asked_needs(message: tasks_pb2.Resources, path: str) -> AskedNeeds:
     Raises:
         InvalidRequest: a word is not known here.
     """
+    own = _alternative(message, path)
+    if not message.any_of and not message.ordered:
+        return AskedNeeds(own=own, alternatives=(), ordered=False, both=False)
     name = "ordered" if message.ordered else "any_of"
     return AskedNeeds(
-        own=_alternative(message, path),
+        own=own,
         alternatives=tuple(
             _alternative(each, f"{path}.{name}[{index}]", within=message) for index, each in enumerate(_listed(message))
         ),
@@ -84,6 +87,8 @@ def _alternative(message: tasks_pb2.Resources, path: str, within: tasks_pb2.Reso
 
 
 def _machine(need: tasks_pb2.Resources, path: str) -> AskedMachine:
+    if not need.HasField("machine") and not need.gpus.memory_bytes:
+        return NOTHING_ASKED  # as most do; many equal ones would cost as much as the rest of a spec
     wish = need.machine
     return AskedMachine(
         infra=tuple(wish.infra),

@@ -25,9 +25,11 @@ from styx_server.services.removal import Removal
 from styx_server.services.submission import Submission, Submit
 from styx_server.services.tasks import MAX_ID, Mutation, Tasks
 from styx_server.transport import codec
+from styx_server.transport.cost_methods import CostMethods
 from styx_server.transport.instance_methods import InstanceMethods
 from styx_server.transport.machine_methods import MachineMethods
 from styx_server.transport.machine_use_cases import MachineUseCases
+from styx_server.transport.market_methods import MarketMethods
 from styx_server.transport.mutations import mutation_fields
 from styx_server.transport.paging import make_token, page_size, read_token
 from styx_server.transport.pool_methods import PoolMethods
@@ -52,7 +54,14 @@ class UseCases:
     machines: MachineUseCases
 
 
-class StyxService(MachineMethods, PoolMethods, InstanceMethods, styx_service_pb2_grpc.StyxServiceServicer):
+class StyxService(
+    MachineMethods,
+    PoolMethods,
+    InstanceMethods,
+    MarketMethods,
+    CostMethods,
+    styx_service_pb2_grpc.StyxServiceServicer,
+):
     """`styx.v1.StyxService`; the comments in the proto are its reference."""
 
     def __init__(self, use: UseCases, terms: LeaseTerms = USUAL_TERMS) -> None:

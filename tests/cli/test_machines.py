@@ -15,8 +15,10 @@ import pytest
 
 from styx_server.core.machines.instance import InstanceState
 from styx_server.embedded import PostgresAddress
+from styx_server.machinery import Rental
 from tests.support.rented import a_machine
 from tests.support.server import Server, running
+from tests.support.stall import Stall
 
 TOKEN = "styx_admin_for_tests"
 
@@ -27,6 +29,7 @@ class Shell:
 
     server: Server
     env: Mapping[str, str]
+    stall: Stall
 
     async def run(self, *words: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Runs a command to its end: code, answer, talk."""
@@ -55,7 +58,8 @@ class Shell:
 
 @pytest.fixture
 async def shell(database: PostgresAddress, tmp_path: Path) -> AsyncIterator[Shell]:
-    async with running(database) as server:
+    stall = Stall()
+    async with running(database, rental=Rental(providers={"fake": stall})) as server:
         await server.app.access.ensure_admin(TOKEN)
         listening = server.app.grpc_server()
         number = await listening.start("127.0.0.1", 0, None)
@@ -65,7 +69,7 @@ async def shell(database: PostgresAddress, tmp_path: Path) -> AsyncIterator[Shel
             "STYX_SERVER_URL": f"grpc://127.0.0.1:{number}",
             "STYX_TOKEN": TOKEN,
         }
-        yield Shell(server, env)
+        yield Shell(server, env, stall)
         await listening.stop(0)
 
 
@@ -110,3 +114,104 @@ async def test_rented_machines_are_listed_and_shown(shell: Shell) -> None:
     assert "fake/north/north-a" in shown
     assert (await shell.run("instance", "show", "i9"))[0] == 1
     assert (await shell.run("instance", "terminate", "i2", "--now", "--deadline", "1m"))[0] == 2
+
+
+async def priced(shell: Shell) -> Shell:
+    """The same, once the prices are known."""
+    code, _, talk = await shell.run("catalog", "refresh")
+    assert (code, talk) == (0, "fake: 4 types and places\n")
+    return shell
+
+
+async def test_offers_are_listed_by_price(shell: Shell) -> None:
+    await priced(shell)
+    assert (await shell.good("offers", "-o", "name")).split() == [
+        *("small", "small", "small", "one-l4", "one-l4", "four-l4", "four-l4")
+    ]
+    table = await shell.good("offers", "--gpus", "L4:4", "--spot")
+    assert "$1.50/h" in table
+    assert "L4:4" in table
+    assert "one-l4" not in table
+    found = await shell.data("offers", "--infra", "fake/south", "--on-demand", "-n", "1")
+    assert [(offer["machineType"], offer["hourlyPriceMicros"]) for offer in found] == [("small", "190000")]
+    assert (await shell.run("offers", "--infra", "fak"))[0] == 2
+    models = await shell.data("gpus")
+    assert [(model["name"], model["count"]) for model in models] == [("L4", 1), ("L4", 4)]
+    assert models[0]["cheapestSpot"]["hourlyPriceMicros"] == "300000"
+    assert "$0.8000/h fake/north" in await shell.good("gpus", "L4")
+
+
+async def test_a_plan_says_what_would_be_rented_and_why(shell: Shell) -> None:
+    await priced(shell)
+    plan = await shell.good("plan", "--gpus", "L4:1", "--spot", "--", "python", "train.py")
+    assert plan.startswith("would rent 1 machine for 0.3000 $/h\n  1 x one-l4 spot in fake/north: 4 cpus")
+    assert "Dropped" in plan
+    data = await shell.data("plan", "--cpus", "2", "--count", "6")
+    assert [(each["offer"]["region"], each["count"]) for each in data["machines"]] == [("south", 3)]
+    assert data["hourlyPriceMicros"] == "570000"
+    code, out, _ = await shell.run("plan", "--gpus", "H100:8")
+    assert code == 1
+    assert out.startswith("nothing fits: of 7 offers")
+    assert (await shell.run("plan", "--pool", "nowhere"))[1].startswith("nothing is rented for pool nowhere")
+
+
+async def test_a_plan_knows_what_is_there_already(shell: Shell) -> None:
+    await priced(shell)
+    agent = await shell.server.agent()
+    assert f"There already: a{agent.agent_id}" in await shell.good("plan")
+    await shell.good("freeze")
+    assert "renting is frozen" in await shell.good("plan")
+    await shell.good("pool", "update", "default", "--max", "0")
+    assert "has 0 of at most 0 machines" in await shell.good("plan")
+
+
+async def test_check_says_what_is_wrong_and_what_to_do(shell: Shell) -> None:
+    code, out, _ = await shell.run("check")
+    assert code == 1
+    assert out == "fake: cannot be used, as me@fake\n  ok  2 regions\n  no  no image\n      make one\n"
+    shell.stall.broken = True
+    assert "no  the key is not known (BadKey)" in (await shell.run("check", "fake"))[1]
+    code, _, talk = await shell.run("check", "fale")
+    assert (code, "did you mean fake?" in talk) == (2, True)
+    code, _, talk = await shell.run("catalog", "refresh")
+    assert code == 1
+    assert "the key is not known" in talk
+
+
+async def test_a_file_of_prices_is_taken(shell: Shell) -> None:
+    code, _, talk = await shell.run("catalog", "import", "aws", "-", stdin=b"nonsense\n1\n")
+    assert code == 2
+    assert "error:" in talk
+    head = (
+        "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region,AvailabilityZone"
+    )
+    row = "m5.large,,,2.0,8.0,,0.096,0.04,us-east-1,us-east-1a"
+    code, _, talk = await shell.run("catalog", "import", "aws", "-", stdin=f"{head}\n{row}\n".encode())
+    assert (code, talk) == (0, "aws: 1 types and places\n")
+
+
+async def test_costs_are_told_and_limited(shell: Shell) -> None:
+    await a_machine(shell.server, 1, InstanceState.TERMINATED, hours=2, pool="gpu")
+    await a_machine(shell.server, 2, hours=0)
+    text = await shell.good("cost", "--by", "pool")
+    assert "Cost          $2.00" in text
+    assert "$1.00/h for 1 machine" in text
+    assert "gpu" in text
+    report = await shell.data("cost", "--since", "1d", "--by", "instance")
+    assert report["entries"][0]["key"] == "i1"
+    assert (await shell.run("cost", "--by", "label"))[0] == 2
+    assert (await shell.run("cost", "--since", "yesterday"))[0] == 2
+    assert "spent" in await shell.good("budget", "set", "2.10", "--pool", "gpu", "--period", "total")
+    listed = await shell.data("budget", "list")
+    assert [(each["scope"], each["name"], each["limitMicros"]) for each in listed] == [("POOL", "gpu", "2100000")]
+    assert "Budget" in await shell.good("cost")
+    await shell.good("budget", "delete", "--pool", "gpu", "--period", "total")
+    code, _, talk = await shell.run("budget", "delete", "--pool", "gpu")
+    assert code == 1
+    assert "styx budget list" in talk
+
+
+async def test_the_tap_is_closed_and_opened(shell: Shell) -> None:
+    assert (await shell.good("freeze")).startswith("renting is frozen: nothing is rented; 0 machines are rented now")
+    assert (await shell.data("cost"))["rentingFrozen"]
+    assert (await shell.good("unfreeze")).startswith("renting is on")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from styx_server.core.gpu_names import is_meant
@@ -107,9 +107,10 @@ def expected(need: MachineNeeds, offers: Sequence[Offer], stops: dict[Offer, Obs
     return sorted(left, key=lambda offer: (offer in stops, order_of(offer)))
 
 
-@given(offers=OFFERS, need=NEEDS, data=st.data())
-def test_the_ranking_is_that_of_brute_force(offers: list[Offer], need: MachineNeeds, data: st.DataObject) -> None:
-    stops = {offer: Stop(soft=data.draw(st.booleans())) for offer in offers if data.draw(st.sampled_from([0, 0, 0, 1]))}
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(offers=OFFERS, need=NEEDS, marks=st.lists(st.sampled_from(["", "", "", "hard", "soft"]), max_size=14))
+def test_the_ranking_is_that_of_brute_force(offers: list[Offer], need: MachineNeeds, marks: list[str]) -> None:
+    stops = {offer: Stop(soft=mark == "soft") for offer, mark in zip(offers, marks, strict=False) if mark}
     ranking = rank([need], OfferBook(offers), stops.get)
     assert [choice.offer for choice in ranking.choices] == expected(need, offers, stops)
     assert ranking.seen == len(offers)
@@ -119,6 +120,7 @@ def test_the_ranking_is_that_of_brute_force(offers: list[Offer], need: MachineNe
         assert rank([need], OfferBook(offers), stops.get, most=most).choices == ranking.choices[:most]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     offers=st.lists(AN_OFFER, max_size=14, unique=True),
     needs=st.lists(NEEDS, min_size=1, max_size=3),

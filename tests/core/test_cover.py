@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations_with_replacement
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from styx_server.core.machines.book import OfferBook
@@ -41,7 +41,7 @@ def figures(found: Cover) -> tuple[int, int, int]:
     return found.covered, found.price_micros, found.machines
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(
     offers=OFFERS,
     tasks=st.integers(1, 14),

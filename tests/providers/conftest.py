@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ MARKETS = {
     path.stem.removesuffix("_market"): f"tests.providers.{path.stem}"
     for path in Path(__file__).parent.glob("*_market.py")
 }
+# A server of its own kind is used only by who names one.
+if os.environ.get("STYX_TEST_KUBECONFIG"):
+    MARKETS["kubernetes-real"] = "tests.providers.real_kubernetes"
 
 
 @pytest.fixture(params=sorted(MARKETS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import fields, replace
@@ -26,6 +27,7 @@ from styx_server.providers.kubernetes.nodes import NODE_PRICE, quantity
 from styx_server.providers.kubernetes.pods import machine_of
 from styx_server.providers.kubernetes.settings import Toleration
 from styx_server.providers.ports import ProviderError
+from tests.providers.conftest import MARKETS
 from tests.providers.kube_double import Doc, KubeDouble, amount_of, serve, unknown_fields
 from tests.providers.kubernetes_market import (
     DEPLOYMENT,
@@ -36,7 +38,7 @@ from tests.providers.kubernetes_market import (
     open_market,
     order,
 )
-from tests.providers.realkube_market import market_at
+from tests.providers.real_kubernetes import market_at
 from tools.gen_protos import ROOT
 
 GIB = 2**30
@@ -208,7 +210,7 @@ async def test_a_secret_without_a_pod_goes_when_the_machine_is_released(market: 
 )
 async def test_a_pod_of_somebody_else_is_not_taken_for_ours(market: KubernetesMarket, labels: dict[str, str]) -> None:
     market.double.add_pod(NAMESPACE, "styx-a1", labels=labels)
-    with pytest.raises(ProviderError, match="kubernetes_namespace") as caught:
+    with pytest.raises(ProviderError, match="namespace of its own") as caught:
         await market.provider.rent(order("styx-a1"))
     assert caught.value.code == "Foreign"
     assert market.double.secrets == {}
@@ -592,7 +594,7 @@ async def test_a_context_with_a_slash_needs_a_short_name(tmp_path: Path) -> None
     async with open_market(tmp_path, contexts={}) as market:
         kubeconfig = tmp_path / "kubeconfig"
         kubeconfig.write_text(kubeconfig.read_text().replace('"test"', '"arn:aws:eks:us-east-1:1:cluster/a"'))
-        with pytest.raises(ProviderError, match="kubernetes_contexts") as caught:
+        with pytest.raises(ProviderError, match="setting `contexts`") as caught:
             await market.provider.rent(order("styx-a1"))
         assert caught.value.scope is Scope.PROVIDER
 
@@ -603,6 +605,12 @@ async def test_a_region_that_nobody_named_is_said(market: KubernetesMarket) -> N
 
 
 # The market of a real server, tried on the double.
+
+
+def test_a_real_server_is_tested_where_one_is_named() -> None:
+    if not os.environ.get("STYX_TEST_KUBECONFIG"):
+        pytest.skip("STYX_TEST_KUBECONFIG names no kubeconfig of a kube-apiserver to run test_behaviour.py against")
+    assert "kubernetes-real" in MARKETS
 
 
 async def test_the_market_of_a_real_server_works_on_any_server(tmp_path: Path) -> None:

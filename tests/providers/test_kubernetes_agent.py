@@ -6,16 +6,19 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 import styx
-from styx.models import Agent, AgentState
+from styx.models import Agent, AgentState, TaskState
 from styx_server.core.machines.instance import Boot, CloudMachine, MachineState
 from styx_server.embedded import PostgresAddress
 from tests.providers.kubernetes_market import DEPLOYMENT, NAMESPACE, REGION, KubernetesMarket, open_market, order
 from tests.providers.local_kubelet import LocalKubelet
+from tests.support.ports import free_port
 from tests.support.server_process import TOKEN, ServerProcess
 from tests.support.supervisor_driver import processes, sleepers
 from tests.support.until import soon, soon_true
@@ -121,3 +124,53 @@ async def test_an_agent_that_is_refused_ends_its_pod(cluster: Cluster) -> None:
     [machine] = await cluster.listed()
     assert machine.reason == "agent_exited"
     assert "join token" in cluster.kubelet.console(machine.cloud_id)
+
+
+# All of it together: nobody orders anything.
+
+
+async def test_a_task_alone_rents_a_pod_runs_there_and_gives_it_back(tmp_path: Path, database: PostgresAddress) -> None:
+    connection = await asyncpg.connect(database.url)
+    await connection.execute("""update pools set spec = '{"idle_seconds": 1}' where name = 'default'""")
+    await connection.close()
+    async with open_market(tmp_path) as market, renting_server(tmp_path, database.url) as client:
+        with tempfile.TemporaryDirectory(prefix="styx-pods-") as pods:
+            kubelet = LocalKubelet(market.double, Path(pods))
+            try:
+                task_id = await client.submit_task("echo from a rented pod")
+
+                async def turned(ended: bool) -> bool:
+                    market.double.now = datetime.now(UTC)
+                    kubelet.turn()
+                    task = await client.get_task(task_id)
+                    return task.state == TaskState.SUCCEEDED and (not ended or not market.double.pods)
+
+                await soon_true(lambda: turned(ended=False), "the task has run", seconds=100)
+                chunks = [chunk.data async for chunk in client.logs(task_id)]
+                assert b"".join(chunks) == b"from a rented pod\n"
+                await soon_true(lambda: turned(ended=True), "the pod is given back", seconds=60)
+            finally:
+                kubelet.close()
+        assert len(market.double.ever) == 1
+        assert market.double.secrets == {}
+
+
+@asynccontextmanager
+async def renting_server(folder: Path, database_url: str) -> AsyncIterator[styx.AsyncClient]:
+    """A server that may rent pods of the cluster whose kubeconfig is in the folder; all its times are a fifth."""
+    config = folder / "server.toml"
+    table = f'namespace = "{NAMESPACE}"\nkubeconfig = "{folder}/kubeconfig"\ncontexts = {{ {REGION} = "test" }}'
+    config.write_text(f'providers = ["kubernetes"]\n[kubernetes]\n{table}\n')
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    flags = ("--config", str(config), "--http-port", str(port), "--http-addresses", url, "--lease-scale", "0.2")
+    server = ServerProcess(folder / "server", database_url, *flags)
+    server.start()
+    try:
+        await server.ready()
+        async with styx.AsyncClient(url, TOKEN) as client:
+            yield client
+    except BaseException as error:
+        error.add_note(server.log.read_text()[-6000:])
+        raise
+    finally:
+        await server.stop()

@@ -175,6 +175,31 @@ async def test_an_answer_that_is_not_believed_changes_nothing(
     assert [source.version for source in await catalog.sources()] == [1]
 
 
+async def test_an_answer_that_says_what_is_known_only_says_when_it_was_given(store: Database) -> None:
+    catalog = a_catalog(store)
+    answer = [an_entry("m5.large", 96_000, spot=40_000), an_entry("g4", 5, gpus="T4:1")]
+    await catalog.refresh(StandIn(answer))
+    book = await catalog.book()
+    later = NOW + timedelta(hours=1)
+    replaced = await catalog.refresh(StandIn([replace(entry, fetch_time=later) for entry in answer]))
+    assert (replaced.entries, replaced.error) == (2, "")
+    (source,) = await catalog.sources()
+    assert (source.version, source.fetch_time) == (1, later)
+    assert await catalog.book() is book
+    page = await catalog.page(ANY, "", 1)
+    assert page.offers[0].fetch_time == later
+
+
+async def test_what_one_provider_changes_leaves_the_offers_of_others_in_memory(store: Database) -> None:
+    catalog = a_catalog(store, "aws", "gcp")
+    await catalog.plant()
+    before = await catalog.book()
+    theirs = {id(offer) for offer in before.offers if offer.place.provider == "gcp"}
+    await catalog.refresh(StandIn([an_entry("m5.large", 96_000)]))
+    again = {id(offer) for offer in (await catalog.book()).offers if offer.place.provider == "gcp"}
+    assert again == theirs
+
+
 async def test_a_small_answer_is_taken_when_it_is_meant(store: Database) -> None:
     catalog = a_catalog(store)
     await catalog.refresh(StandIn([an_entry(f"t{index}", index) for index in range(100)]))

@@ -208,18 +208,31 @@ async def test_work_has_machines_rented_and_idle_ones_are_given_back(shop: Shop)
 
 async def test_limits_of_a_pool_hold_in_the_database(shop: Shop) -> None:
     await shop.server.rows("update pools set spec = '{\"max_machines\": 2}'")
-    term = shop.server.app.scheduling.wants.term
-    wishes = [shop.machinery.intents.rent(Rent("default", shop.bazaar.offer), term) for _ in range(5)]
-    assert sorted(each is not None for each in await asyncio.gather(*wishes)) == [False, False, False, True, True]
+    wishes = await asyncio.gather(*(shop.wish() for _ in range(5)))
+    assert sorted(isinstance(each, str) for each in wishes) == [False, False, True, True, True]
     await shop.server.rows('update pools set spec = \'{"max_machines": 9, "max_price_micros": 250000}\'')
-    assert await shop.machinery.intents.rent(Rent("default", shop.bazaar.offer), term) is None
+    assert "pool default may cost 0.2500 $/h" in str(await shop.wish())
 
 
 async def test_nothing_is_rented_while_renting_is_frozen_or_another_leads(shop: Shop) -> None:
     wish, term = Rent("default", shop.bazaar.offer), shop.server.app.scheduling.wants.term
-    assert await shop.machinery.intents.rent(wish, term + 1) is None
+    assert await shop.machinery.intents.rent(wish, term + 1) == "another server leads"
     await shop.server.rows("update deployment set frozen = true")
-    assert await shop.machinery.intents.rent(wish, term) is None
+    (task_id,) = await shop.server.submit()
+    await shop.server.becomes(task_id, TaskState.PENDING, "no_match")
+    await shop.turn(scales=True)
+    await shop.server.settled()
+    (row,) = await shop.server.rows("select reason, message from shapes where message <> ''")
+    assert tuple(row) == ("no_match", "renting is frozen; `styx unfreeze` lets it go on")
+    assert shop.cloud.ledger == {}
+
+
+async def test_a_budget_that_is_used_up_stops_renting_and_who_waits_is_told(shop: Shop) -> None:
+    await shop.server.rows(
+        "insert into budgets (scope, name, period, limit_micros) values ('pool', 'default', 'day', 150000)"
+    )
+    await shop.rent()
+    assert "the budget has no room for small in cloud/here/here-a" in str(await shop.wish())
 
 
 async def test_a_machine_whose_agent_never_comes_is_given_back(shop: Shop) -> None:

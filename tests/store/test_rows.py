@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from styx_server.core.machines.needs import MachineWish, SpotUse
+from styx_server.core.machines.needs import ANY_MACHINE, MachineWish, SpotUse
 from styx_server.core.machines.offer import Place
 from styx_server.core.placement.capacity import Capacity, Gpu
-from styx_server.core.task import ANY_MACHINE, Resources, RetryPolicy, Shape, any_shape_of
+from styx_server.core.task import Resources, RetryPolicy, Shape, any_shape_of
 from styx_server.embedded import PostgresAddress
 from styx_server.store.database import connect
 from styx_server.store.rows import (

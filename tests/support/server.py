@@ -37,6 +37,7 @@ from styx_server.core.states import AttemptState, TaskState
 from styx_server.core.task import AgentId, Fence, NewTask, Outcome, TaskId
 from styx_server.embedded import PostgresAddress
 from styx_server.ids import new_secret, new_uuid
+from styx_server.machinery import NOTHING_RENTED, Rental
 from styx_server.services.access import digest
 from styx_server.services.agents import NewJoinToken
 from styx_server.services.identity import Identity
@@ -271,13 +272,15 @@ def log_end(data: bytes, stream: LogStream = LogStream.STDOUT, **changes: Any) -
 
 
 @asynccontextmanager
-async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIterator[Server]:
+async def running(
+    address: PostgresAddress, *, checked: bool = True, rental: Rental = NOTHING_RENTED
+) -> AsyncIterator[Server]:
     """A server process in all but its ports."""
     with capture_logs() as lines:
         replica_id = new_uuid()
         database = await connect(replica=replica_number(replica_id), **address.arguments())
         try:
-            server = Server(await built(GatedDatabase(database), address, replica_id), address, lines)
+            server = Server(await built(GatedDatabase(database), address, replica_id, rental), address, lines)
             async with working(server.app):
                 yield server
                 if checked:
@@ -292,12 +295,14 @@ async def running(address: PostgresAddress, *, checked: bool = True) -> AsyncIte
         await connection.close()
 
 
-async def built(database: Database, address: PostgresAddress, replica_id: UUID | None = None) -> App:
+async def built(
+    database: Database, address: PostgresAddress, replica_id: UUID | None = None, rental: Rental = NOTHING_RENTED
+) -> App:
     """The server as the composition root makes it, ready to work."""
     row = await database.fetch_row("get_deployment")
     assert row is not None
     identity = Identity(deployment_id=row["id"], replica_id=replica_id or new_uuid(), address=address.arguments())
-    app = App(database, identity)
+    app = App(database, identity, rental=rental)
     await make_partitions(database, app.clock.now())
     await app.enter()
     return app

@@ -36,7 +36,7 @@ class ServerProcess:
         words = ["--grpc-port", "0", "--http-port", "0", "--unsafe-database", "--log-format", "json"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "styx_server", *self._flags, *words],
+                [sys.executable, "-m", "styx_server", *words, *self._flags],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
                 stdin=subprocess.DEVNULL,

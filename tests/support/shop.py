@@ -20,6 +20,7 @@ from styx_server.ids import new_secret
 from styx_server.machinery import Around, Machinery, World
 from styx_server.providers.ports import ProviderError
 from styx_server.services.access import digest
+from styx_server.services.catalog import Catalog
 from styx_server.services.machines.intents import Reach
 from tests.support.cloud import Cloud, an_offer
 from tests.support.server import FakeAgent, Server
@@ -93,6 +94,7 @@ class Shop:
         world = World(
             deployment_id=app.identity.deployment_id,
             providers={"cloud": self.cloud},
+            catalog=Catalog(app.database, app.clock, regions={}),
             market=market,
             refresh=refresh,
             memory=self.bazaar,
@@ -111,10 +113,10 @@ class Shop:
     async def rent(self) -> InstanceId:
         """Stores one machine to be rented."""
         found = await self.wish()
-        assert found is not None
+        assert not isinstance(found, str), found
         return found
 
-    async def wish(self) -> InstanceId | None:
+    async def wish(self) -> InstanceId | str:
         """The same, unless the pool is full."""
         return await self.machinery.intents.rent(
             Rent("default", self.bazaar.offer), self.server.app.scheduling.wants.term

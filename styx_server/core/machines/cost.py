@@ -65,13 +65,13 @@ class Charge:
 
     holder: object | None
     span: Span
-    amount: Fraction
+    amount: int
     microseconds: int
 
 
-def micros(amount: int | Fraction) -> int:
+def micros(amount: int) -> int:
     """An amount as millionths of a dollar, to the nearest."""
-    return round(Fraction(amount) / HOUR_MICROSECONDS)
+    return round(Fraction(amount, HOUR_MICROSECONDS))
 
 
 def cost_of(prices: Iterable[PriceInterval], span: Span) -> int:
@@ -126,8 +126,12 @@ def _charges_between(price_micros: int, held: Sequence[Held], span: Span) -> Ite
     whole = price_micros * span.microseconds
     total = sum((each.share for each in held), Fraction(0))
     scale = 1 / total if total > 1 else Fraction(1)
-    for each in held:
-        amount = each.share * scale * whole
+    amounts = [int(each.share * scale * whole) for each in held]
+    # What is lost in rounding is paid by somebody, so that the sum is right.
+    rest = whole - sum(amounts)
+    if total >= 1:
+        amounts[0] += rest
+    for each, amount in zip(held, amounts, strict=True):
         yield Charge(holder=each.holder, span=span, amount=amount, microseconds=span.microseconds)
     if total < 1:
-        yield Charge(holder=None, span=span, amount=(1 - total) * whole, microseconds=span.microseconds)
+        yield Charge(holder=None, span=span, amount=rest, microseconds=span.microseconds)

@@ -14,7 +14,7 @@ from typing import Final
 from styx_server.core.machines.needs import MachineNeeds, MachineWish
 from styx_server.core.machines.offer import Place
 from styx_server.core.machines.pool import PoolSpec
-from styx_server.core.task import Resources
+from styx_server.core.task import Resources, Shape
 
 PROVIDERS: Final = ("aws", "fake", "gcp", "kubernetes", "local", "static")
 MAX_INFRA_CHARS: Final = 300
@@ -102,6 +102,24 @@ def needs_of(resources: Resources, wish: MachineWish, pool: PoolSpec, *, arch: s
         # One machine may not cost more than all of the pool's together.
         max_price_micros=min(limits, default=None),
     )
+
+
+def alternatives_of(shape: Shape, pool: PoolSpec, *, arch: str = USUAL_ARCH) -> tuple[MachineNeeds, ...]:
+    """What a machine must be, for each alternative of a task that its pool allows; see `needs_of`.
+
+    Raises:
+        Contradiction: the pool allows none of them; the message is that of the first.
+    """
+    needs: list[MachineNeeds] = []
+    faults: list[Contradiction] = []
+    for choice in shape.choices:
+        try:
+            needs.append(needs_of(choice.resources, choice.machine, pool, arch=arch))
+        except Contradiction as error:
+            faults.append(error)
+    if not needs:
+        raise faults[0]
+    return tuple(needs)
 
 
 def _provider_of(text: str) -> str:

@@ -10,12 +10,12 @@ from styx_server.core.machines.book import OfferBook
 from styx_server.core.machines.choose import dollars, nothing_blocked, rank
 from styx_server.core.machines.cover import Wanted, cover
 from styx_server.core.machines.failover import Block, Blocks
-from styx_server.core.machines.infra import Contradiction, needs_of
-from styx_server.core.machines.needs import MachineNeeds
+from styx_server.core.machines.infra import USUAL_ARCH, Contradiction, alternatives_of, needs_of
+from styx_server.core.machines.needs import ANY_MACHINE, MachineNeeds
 from styx_server.core.machines.offer import Offer
 from styx_server.core.machines.pool import PoolSpec
 from styx_server.core.machines.scale import Choice, Room
-from styx_server.core.task import ANY_MACHINE, Resources, Shape
+from styx_server.core.task import Resources, Shape
 
 _TOLD: Final = 3
 """So many refusals are told to who waits."""
@@ -29,15 +29,23 @@ class OfferMarket:
         self._book = book
         self._blocks = blocks
         self._now = now
+        # Programs that say nothing are taken to be for the usual one, unless there is only another.
+        self._arch = USUAL_ARCH if any(model.size.arch == USUAL_ARCH for model in book.models) else ""
         self._suits: dict[tuple[Offer, tuple[MachineNeeds, ...]], bool] = {}
 
     def cover(self, shape: Shape, pool: PoolSpec, count: int, room: Room) -> Choice:
         """The cheapest machines that run `count` tasks of a shape, within what the pool may still have."""
         try:
-            needs = _needs(shape, pool)
+            needs = alternatives_of(shape, pool, arch=self._arch)
         except Contradiction as error:
             return Choice(offers=(), words=str(error))
-        wanted = Wanted(needs=needs, ordered=shape.ordered, tasks=count, most_machines=room.machines)
+        wanted = Wanted(
+            needs=needs,
+            ordered=shape.ordered,
+            tasks=count,
+            most_machines=room.machines,
+            most_micros=room.price_micros,
+        )
         found = cover(wanted, self._book, self._why)
         offers = [pick.choice.offer for pick in found.picks for _ in range(pick.machines)]
         tried = self._tried(needs)
@@ -53,7 +61,7 @@ class OfferMarket:
     def suits(self, offer: Offer, shape: Shape, pool: PoolSpec) -> bool:
         """Whether a machine of this offer may run tasks of this shape."""
         try:
-            needs = _needs(shape, pool)
+            needs = alternatives_of(shape, pool, arch=self._arch)
         except Contradiction:
             return False
         known = self._suits.get((offer, needs))
@@ -64,7 +72,7 @@ class OfferMarket:
 
     def any_of(self, pool: PoolSpec) -> Choice:
         """The cheapest machine that the pool may have, whatever it is for."""
-        needs = needs_of(_NOTHING, ANY_MACHINE, pool)
+        needs = needs_of(_NOTHING, ANY_MACHINE, pool, arch=self._arch)
         found = rank([needs], self._book, self._why, most=1)
         return Choice(offers=[choice.offer for choice in found.choices], words=found.sentence())
 
@@ -85,24 +93,6 @@ class OfferMarket:
         told = [_told(block) for block in blocks[:_TOLD]]
         more = f" and {len(blocks) - _TOLD} more" if len(blocks) > _TOLD else ""
         return f"tried before: {'; '.join(told)}{more}"
-
-
-def _needs(shape: Shape, pool: PoolSpec) -> tuple[MachineNeeds, ...]:
-    """What a machine must be for each alternative that the pool allows.
-
-    Raises:
-        Contradiction: it allows none of them.
-    """
-    needs: list[MachineNeeds] = []
-    first: Contradiction | None = None
-    for choice in shape.choices:
-        try:
-            needs.append(needs_of(choice.resources, choice.machine, pool))
-        except Contradiction as error:
-            first = first or error
-    if first is not None and not needs:
-        raise first
-    return tuple(needs)
 
 
 def _told(block: Block) -> str:

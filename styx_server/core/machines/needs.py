@@ -45,6 +45,10 @@ class MachineWish:
     max_price_micros: int | None = None
 
 
+ANY_MACHINE: Final = MachineWish()
+"""What most tasks say of their machine: nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedMachine:
     """What a caller says about the machine, word by word and not judged yet; see `wish.py`. The default says nothing.

@@ -18,8 +18,6 @@ MIN_LIFE_SECONDS: Final = 600.0
 """Shorter than a machine may take to start, to join and to do anything at all."""
 MAX_LIFE_SECONDS: Final = 365 * 86_400.0
 MAX_PRICE_MICROS: Final = 1_000_000 * MICROS
-OWN_LABELS: Final = "styx/"
-"""Labels that begin so say what a machine is; the server alone sets them."""
 
 
 def check_pool(name: str, spec: PoolSpec) -> None:
@@ -48,12 +46,6 @@ def _faults(spec: PoolSpec) -> Iterator[tuple[str, str]]:
     yield from _size_faults(spec)
     yield from _time_faults(spec)
     yield from _choice_faults(spec)
-    for key in spec.labels:
-        if key.startswith(OWN_LABELS):
-            yield (
-                f"labels[{key[:40]!r}]",
-                f"begins with {OWN_LABELS}, which only the server sets; take another key",
-            )
 
 
 def _size_faults(spec: PoolSpec) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,8 @@ MACHINE_TYPE: Final = "styx/machine-type"
 SPOT: Final = "styx/spot"
 """`true` or `false`."""
 ARCH: Final = "styx/arch"
+GPU_MEMORY: Final = "styx/gpu-memory"
+"""Bytes of each accelerator, as they were sold: a driver finds a little less, and an agent that is told none."""
 
 RULE: Final = f"starts with {PREFIX}, which is kept for labels that Styx sets by itself; take another prefix"
 INSTEAD: Final = f"starts with {PREFIX}, which tasks do not ask for; say what you want of the machine in `machine`"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from styx_server.core.machines.choose import dollars
 from styx_server.core.machines.instance import InstanceId, InstanceState
 from styx_server.core.machines.offer import MachineSize, Offer
 from styx_server.core.machines.pool import PoolSpec
@@ -149,7 +150,7 @@ def plan_machines(
     """
     plan = ScalePlan()
     rooms = {name: _room(name, spec, standing) for name, spec in pools.items()}
-    coming = {name: [_Bin(each.offer) for each in standing if each.pool == name and each.arriving] for name in pools}
+    coming = {name: [_Bin.of(each) for each in standing if each.pool == name and each.arriving] for name in pools}
     for demand in demands:
         if (spec := pools.get(demand.shape.pool)) is not None:
             _meet(demand, spec, coming[demand.shape.pool], rooms[demand.shape.pool], market, plan)
@@ -169,17 +170,18 @@ def _room(name: str, spec: PoolSpec, standing: Iterable[Standing]) -> Room:
 def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market: Market, plan: ScalePlan) -> None:
     shape = demand.shape
     left = demand.count
-    on_the_way = 0
+    on_the_way: list[_Bin] = []
     for machine in coming:
         if left and market.suits(machine.offer, shape, spec) and (taken := machine.take(shape.resources, left)):
-            on_the_way += 1
+            on_the_way.append(machine)
             left -= taken
     if on_the_way:
-        plan.words[shape] = f"{_machines(on_the_way)} on the way"
+        plan.words[shape] = _coming(on_the_way)
     if not left or (demand.possible and demand.waited_seconds < _BUSY_SECONDS):
         return
     if not room.machines:
-        _say(plan, shape, f"pool {shape.pool} has all {spec.max_machines} machines that it may have", on_the_way)
+        words = f"pool {shape.pool} has all {spec.max_machines} machines that it may have"
+        _say(plan, shape, words, len(on_the_way))
         return
     choice = market.cover(shape, spec, left, room)
     rented = [offer for offer in choice.offers if room.take(offer)]
@@ -188,7 +190,7 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
         machine = _Bin(offer)
         machine.take(shape.resources, left)
         coming.append(machine)
-    _say(plan, shape, choice.words, on_the_way + len(rented))
+    _say(plan, shape, choice.words, len(on_the_way) + len(rented))
 
 
 def _say(plan: ScalePlan, shape: Shape, words: str, machines: int) -> None:
@@ -225,12 +227,19 @@ def _leave(name: str, spec: PoolSpec, standing: Sequence[Standing], plan: ScaleP
 
 
 class _Bin:
-    """What is left of a machine that is on its way."""
+    """What is left of a machine that is on its way. `words`: which it is."""
 
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, words: str = "") -> None:
         self.offer = offer
+        self.words = words
         size = offer.size
         self._cpus_milli, self._memory_bytes, self._gpus = size.cpus_milli, size.memory_bytes, size.gpu_count
+
+    @classmethod
+    def of(cls, standing: Standing) -> _Bin:
+        """An instance that is there already."""
+        price = dollars(standing.offer.price_micros)
+        return cls(standing.offer, f"i{standing.instance_id}, {standing.offer} for {price}")
 
     def take(self, need: Resources, most: int) -> int:
         """Puts as many as fit there, up to `most`; how many that is."""
@@ -256,5 +265,10 @@ def fitting(need: Resources, cpus_milli: int, memory_bytes: int, gpus: int) -> i
     return min(counts)
 
 
-def _machines(count: int) -> str:
-    return "a machine is" if count == 1 else f"{count} machines are"
+def _coming(machines: Sequence[_Bin]) -> str:
+    """Which machines are on their way, for people; of many the first."""
+    known = [machine.words for machine in machines if machine.words]
+    if not known:
+        return f"{len(machines)} machines are on the way"
+    more = f" and {len(machines) - 1} more are" if len(machines) > 1 else " is"
+    return f"{known[0]}{more} on the way"

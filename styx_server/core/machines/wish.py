@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from styx_server.core.machines.infra import BadInfra, parse_infra
-from styx_server.core.machines.needs import AskedMachine, MachineWish
+from styx_server.core.machines.needs import ANY_MACHINE, NOTHING_ASKED, AskedMachine, MachineWish
 from styx_server.core.machines.offer import MICROS, Place
 
 ARCHITECTURES: Final = ("x86_64", "arm64")
@@ -27,6 +27,8 @@ _OTHER_NAMES: Final = {"aarch64": "arm64", "amd64": "x86_64", "x64": "x86_64", "
 
 def machine_faults(asked: AskedMachine, memory_bytes: int) -> Iterator[tuple[str, str]]:
     """What is wrong: the field below `machine`, and a sentence with the remedy. `memory_bytes`: what is reserved."""
+    if asked is NOTHING_ASKED:
+        return
     for field, words in (("infra", asked.infra), ("machine_types", asked.machine_types)):
         if len(words) > MAX_CHOICES:
             yield field, f"has {len(words)} entries, at most {MAX_CHOICES} are taken; use `*`, or several alternatives"
@@ -48,6 +50,8 @@ def machine_faults(asked: AskedMachine, memory_bytes: int) -> Iterator[tuple[str
 
 def wish_of(asked: AskedMachine) -> MachineWish:
     """What was asked for, so that equal wishes are equal: sorted, without repeats. To be judged before."""
+    if asked is NOTHING_ASKED:
+        return ANY_MACHINE
     places = {parse_infra(text) for text in asked.infra}
     return MachineWish(
         cpus_exact=asked.cpus_exact,

@@ -6,7 +6,7 @@ All sums are integers (thousandths of a core, bytes), so that giving back always
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from styx_server.core.gpu_names import is_meant
@@ -32,6 +32,18 @@ class Capacity:
     memory_bytes: int = 0
     disk_bytes: int = 0
     gpus: tuple[Gpu, ...] = ()
+
+
+def as_sold(capacity: Capacity, kind: MachineKind) -> Capacity:
+    """What counts of what an agent says that it has: its accelerators have the memory that they were sold with.
+
+    Otherwise machines would be rented for a wish that none of them then meets.
+    """
+    least = kind.gpu_memory_bytes
+    if all(gpu.memory_bytes >= least for gpu in capacity.gpus):
+        return capacity
+    gpus = tuple(replace(gpu, memory_bytes=max(gpu.memory_bytes, least)) for gpu in capacity.gpus)
+    return replace(capacity, gpus=gpus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ class MachineKind:
 
     Attributes:
         arch: empty: not known, which meets no wish for one.
+        gpu_memory_bytes: of each accelerator, as it was sold; 0: what the agent says counts.
         pool: what its pool says.
         judges: even a task that says nothing may be wrong here.
     """
@@ -52,6 +53,7 @@ class MachineKind:
     machine_type: str = ""
     spot: bool = False
     arch: str = ""
+    gpu_memory_bytes: int = 0
     pool: PoolSays = _NOTHING_SAID
     judges: bool = field(init=False, repr=False, compare=False)
 
@@ -100,6 +102,7 @@ def machine_kind(given: Mapping[str, str], facts: Mapping[str, str], pool: PoolS
         machine_type=given.get(reserved.MACHINE_TYPE, ""),
         spot=given.get(reserved.SPOT) == "true",
         arch=_ARCHITECTURES.get(arch.casefold(), arch.casefold()),
+        gpu_memory_bytes=int(given.get(reserved.GPU_MEMORY) or 0),
         pool=pool,
     )
 

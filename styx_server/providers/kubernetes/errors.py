@@ -114,7 +114,7 @@ _WORDS: Final[tuple[tuple[Callable[[ClusterAnswer], bool], _Meaning], ...]] = (
         _says(403, r"violates PodSecurity"),
         _Meaning(
             kind=_K.PERMISSION,
-            remedy="set kubernetes run_as_user to a number above 0, or label the namespace for less",
+            remedy="set `run_as_user` of kubernetes to a number above 0, or label the namespace for less",
         ),
     ),
     (

@@ -16,6 +16,7 @@ from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.machines import reserved
+from styx_server.core.machines.choose import dollars
 from styx_server.core.machines.instance import (
     TAG_DEPLOYMENT,
     TAG_EXPIRES,
@@ -33,6 +34,7 @@ from styx_server.core.machines.terms import MachineTerms
 from styx_server.core.machines.user_data import user_data
 from styx_server.ids import new_secret, new_suffix
 from styx_server.services.access import digest
+from styx_server.services.budgets import budget_room
 from styx_server.store.database import Database, Transaction
 from styx_server.store.machine_rows import offer_to_json, order_to_json, pool_from_row
 
@@ -62,34 +64,42 @@ class Intents:
         self.reach: Reach | None = None
         self._terms = terms
 
-    async def rent(self, wish: Rent, term: int) -> InstanceId | None:
-        """Stores one machine to be rented; None: its pool is full or gone, renting is frozen, or another leads.
+    async def rent(self, wish: Rent, term: int) -> InstanceId | str:
+        """Stores one machine to be rented; or says why not, in words for who waits.
 
         Raises:
             Unavailable: whether it is stored is not known; what was stored is rented.
         """
         if self.reach is None:
-            return None
+            return "this server has just begun"
         async with self._database.transaction() as transaction:
             allowed = await transaction.fetch_row("may_rent", term=term)
             row = await transaction.fetch_row("lock_pool", name=wish.pool)
-            if allowed is None or not allowed["allowed"] or row is None:
-                return None
+            if allowed is None or row is None:
+                return f"there is no pool {wish.pool} any more" if allowed else "another server leads"
+            if not allowed["allowed"]:
+                return "renting is frozen; `styx unfreeze` lets it go on"
             pool = pool_from_row(row)
-            if not await self._has_room(transaction, pool, wish.offer):
-                return None
+            if why := await self._obstacle(transaction, pool, wish.offer):
+                return why
             instance_id = await self._store(transaction, pool, wish.offer, self.reach)
         await failpoints.reach("server.rent.intended", Unavailable)
         _log.info("machine_intended", instance=instance_id, pool=wish.pool, offer=str(wish.offer))
         return instance_id
 
-    async def _has_room(self, transaction: Transaction, pool: Pool, offer: Offer) -> bool:
+    async def _obstacle(self, transaction: Transaction, pool: Pool, offer: Offer) -> str:
+        """Which limit keeps one more machine from being rented; empty: none."""
         load = await transaction.fetch_row("pool_load", pool=pool.name)
         assert load is not None
         limit = pool.spec.max_price_micros
-        return load["machines"] < pool.spec.max_machines and (
-            limit is None or load["price_micros"] + offer.price_micros <= limit
-        )
+        if load["machines"] >= pool.spec.max_machines:
+            return f"pool {pool.name} has all {pool.spec.max_machines} machines that it may have"
+        if limit is not None and load["price_micros"] + offer.price_micros > limit:
+            return f"pool {pool.name} may cost {dollars(limit)}, and {offer} would be more"
+        left = await budget_room(transaction, pool.name)
+        if left is not None and offer.price_micros > left:
+            return f"the budget has no room for {offer}; see `styx budget list`"
+        return ""
 
     async def _store(self, transaction: Transaction, pool: Pool, offer: Offer, reach: Reach) -> InstanceId:
         row = await transaction.fetch_row("next_instance_id")
@@ -160,4 +170,5 @@ def machine_labels(instance_id: InstanceId, offer: Offer) -> Mapping[str, str]:
         reserved.MACHINE_TYPE: offer.machine_type,
         reserved.SPOT: "true" if offer.spot else "false",
         reserved.ARCH: offer.size.arch,
+        reserved.GPU_MEMORY: str(offer.size.gpu_memory_bytes),
     }

@@ -100,12 +100,21 @@ class Scaling:
 
     async def _carry_out(self, plan: ScalePlan, term: int) -> None:
         rented = 0
+        refused: dict[str, str] = {}
         for wish in plan.rents[:_MOST_AT_ONCE]:
-            if await self._hands.intents.rent(wish, term) is None:
-                break
-            rented += 1
+            if wish.pool in refused:
+                continue
+            stored = await self._hands.intents.rent(wish, term)
+            if isinstance(stored, str):
+                refused[wish.pool] = stored
+            else:
+                rented += 1
         if rented:
             self._hands.on_rent()
+        for shape in plan.words:
+            if why := refused.get(shape.pool):
+                plan.words[shape] = why
+                plan.hopeless.add(shape)
         for leave in plan.leaves:
             # One that was idle may have got work this moment; that may end.
             deadline = _LEAVE_DEADLINE if leave.reason == "expired" else None

@@ -18,6 +18,11 @@ on conflict (provider) do update set
     version = catalog_sources.version + 1, replace_time = now()
 returning version;
 
+-- name: touch_catalog_source
+-- Somebody has looked, and what is known still holds; nothing when it was replaced meanwhile.
+update catalog_sources set fetch_time = greatest(fetch_time, :fetch_time)
+where provider = :provider and version = :version;
+
 -- name: delete_catalog_entries
 -- All rows of a provider.
 delete from catalog where provider = :provider;

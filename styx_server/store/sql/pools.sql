@@ -9,10 +9,6 @@ where name > :after and (:name::text is null or name = :name)
 order by name
 limit :count;
 
--- name: pool_to_change
--- A pool, locked until the end of the transaction: nothing is rented for it meanwhile.
-select name, spec, implicit, generation, create_time from pools where name = :name for update;
-
 -- name: update_pool
 -- Other words about a pool that is locked.
 update pools set spec = :spec::jsonb, generation = generation + 1 where name = :name;

@@ -1,4 +1,4 @@
-"""The market of a real kube-apiserver, for which `STYX_TEST_KUBECONFIG` names a kubeconfig.
+"""The market of a real kube-apiserver, for which `STYX_TEST_KUBECONFIG` names a kubeconfig; `conftest.py` adds it then.
 
 The server's own rules are under test here; nodes and kubelets need not be there. Two nodes are made, and what a kubelet
 would say is said by this. Makes a namespace and deletes it; touches nothing else. Not for a cluster that people use: on
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from aiohttp import web
 
 from styx_server.core.machines.instance import TAG_KEY, CloudMachine, MachineState, RentOrder
@@ -24,8 +23,6 @@ from styx_server.providers.kubernetes import KubernetesProvider, KubernetesSetti
 from tests.providers.kube_double import Doc, write_kubeconfig
 from tests.providers.kube_proxy import KubeProxy
 from tests.providers.kubernetes_market import DEPLOYMENT, REFUSALS, REGION, SPOT_NODE_LABELS, order
-
-VARIABLE = "STYX_TEST_KUBECONFIG"
 
 
 class RealKubeMarket:
@@ -140,9 +137,7 @@ class RealKubeMarket:
 @asynccontextmanager
 async def open_market(folder: Path) -> AsyncIterator[RealKubeMarket]:
     """A namespace of its own on the server that the variable names."""
-    if not (kubeconfig := os.environ.get(VARIABLE)):
-        pytest.skip(f"{VARIABLE} names no kubeconfig of a kube-apiserver to test against")
-    async with market_at(Path(kubeconfig), folder) as market:
+    async with market_at(Path(os.environ["STYX_TEST_KUBECONFIG"]), folder) as market:
         yield market
 
 
