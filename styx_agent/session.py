@@ -225,12 +225,12 @@ class Session:
 
     async def _write(self, call: Any) -> None:
         next_beat = clock.boottime_micros()  # at once: a slow Welcome has used up part of the start window
-        said = self._standing
+        said = _standing(self.draining, self._ledger)
         while self._farewell is None:
             now = clock.boottime_micros()
             moves_at = self._check(now)
-            if now >= next_beat or said != self._standing:
-                said = self._standing
+            if now >= next_beat or said != _standing(self.draining, self._ledger):
+                said = _standing(self.draining, self._ledger)
                 await self._beat(call)
                 next_beat = now + round(ids.around(self._beat_seconds) * 1e6)
             if self._ledger.has_news and len(self._reports) < _REPORTS_IN_FLIGHT:
@@ -242,11 +242,6 @@ class Session:
             self._wake.clear()
             until = min(next_beat, moves_at) if self.may_move else next_beat
             await clock.wait_for_event(self._wake, max(0.0, until - clock.boottime_micros()) / 1e6)
-
-    @property
-    def _standing(self) -> tuple[bool, bool]:
-        """What the server hears of at once: whether this agent leaves, and then, whether its machine may end."""
-        return self.draining, self.draining and self._ledger.owes
 
     def _check(self, now: int) -> int:
         """Whether the session is still of use; until when, if no beat is acked and another server may do so."""
@@ -283,6 +278,11 @@ class Session:
         await write_or_raise(call, wire.AgentMessage(report=report))
         for held in news:
             await failpoints.reach("link.end.sent" if held.ended else "link.start.sent")
+
+
+def _standing(draining: bool, ledger: Ledger) -> tuple[bool, bool]:
+    """What the server hears of at once: whether this agent leaves, and then, whether its machine may end."""
+    return draining, draining and ledger.owes
 
 
 def _says_started(held: Held) -> bool:

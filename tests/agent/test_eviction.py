@@ -11,6 +11,9 @@ import pytest
 
 from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import tasks_pb2
+from styx_agent.eviction import Eviction
+from styx_agent.ledger import Ledger
+from styx_agent.notices.notice import notice_in
 from tests.support.agent_process import AgentProcess
 from tests.support.metadata_service import metadata_service
 from tests.support.scripted_server import ScriptedServer, listening, scripted_server
@@ -217,3 +220,37 @@ def test_a_machine_that_stays_takes_work_again(supervisor: SupervisorDriver) -> 
     supervisor.say({"op": "notice", "kill_micros": now - 2, "over_micros": now - 1})
     fence = supervisor.start("exit 3")
     assert supervisor.outcome(fence)["exit_code"] == 3
+
+
+async def test_an_older_supervisor_is_told_in_its_own_words() -> None:
+    said: list[dict[str, object]] = []
+    ledger = Ledger(said.append)
+    Eviction(None, ledger).take(notice_in(60, "test", boottime_micros()))
+    (order,) = said
+    assert (order["op"], order["cause"]) == ("stop_all", "PREEMPT")
+    ledger.heeds_notices = True
+    ledger.notice = None
+    Eviction(None, ledger).take(notice_in(60, "test", boottime_micros()))
+    assert said[1]["op"] == "notice"
+
+
+async def test_of_two_notices_the_earlier_counts() -> None:
+    said: list[dict[str, object]] = []
+    ledger = Ledger(said.append)
+    eviction = Eviction(None, ledger)
+    now = boottime_micros()
+    for seconds in (60, 90, 30):
+        eviction.take(notice_in(seconds, f"in {seconds}", now))
+    assert ledger.notice is not None
+    assert (ledger.notice.source, len(said)) == ("in 30", 2)
+
+
+async def test_a_machine_that_is_not_taken_after_all_is_in_service_again() -> None:
+    leaves: list[bool] = []
+    ledger = Ledger(lambda _message: None)
+    eviction = Eviction(None, ledger)
+    eviction.start(leaves.append)
+    eviction.take(notice_in(-59.9, "test", boottime_micros()))
+    assert leaves == [True]
+    await soon(lambda: leaves == [True, False], "it is in service again")
+    assert ledger.notice is None

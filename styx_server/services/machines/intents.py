@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -39,6 +40,10 @@ from styx_server.store.database import Database, Transaction
 from styx_server.store.machine_rows import offer_to_json, order_to_json, pool_from_row
 
 _log = structlog.get_logger()
+
+
+_NOTICES: Final = {"aws": "aws", "gcp": "gcp"}
+"""Whose metadata service tells a spot machine that it is taken back. The other providers say it themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +121,7 @@ class Intents:
             agent_name=f"i{instance_id}-{offer.machine_type}"[:200],
             bundle_sha256=reach.bundle_sha256,
             join_seconds=round(self._terms.join),
+            preemption_notice=_NOTICES.get(offer.place.provider, "") if offer.spot else "",
         )
         order = RentOrder(
             instance_id=instance_id,
