@@ -77,7 +77,11 @@ def read_settings(kind: type[T], said: Mapping[str, Any], name: str) -> T:
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name not in said and field.default is MISSING and field.default_factory is MISSING:
             raise BadProviderSettings(f"[{name}] lacks {field.name}; see docs/providers/{name}.md")
-    return kind(**_known(said, known, name))
+    values = _known(said, known, name)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise BadProviderSettings(f"[{name}]: {error}") from None
 
 
 def _known(said: Mapping[str, Any], known: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -14,7 +14,19 @@ from styx_server.services.agents import Agents
 from styx_server.store.database import Database
 
 _COUNT_SECONDS: Final = 2.0
-FEATURES: Final = ("tasks", "logs", "watch", "agents", "join_tokens", "drain_deadline", "remove_agent")
+FEATURES: Final = (
+    "tasks",
+    "logs",
+    "watch",
+    "agents",
+    "join_tokens",
+    "drain_deadline",
+    "remove_agent",
+    "pools",
+    "instances",
+    "offers",
+    "costs",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,12 @@ from styx_server.core.machines.cover import Cover, Pick, Wanted, cover
 from styx_server.core.machines.failover import Block, Blocks
 from styx_server.core.machines.infra import Contradiction, alternatives_of
 from styx_server.core.machines.needs import MachineNeeds
-from styx_server.core.machines.offer import Offer
+from styx_server.core.machines.offer import MICROS, Offer
 from styx_server.core.machines.pool import PoolSpec
 from styx_server.core.placement.capacity import AgentSlots
 from styx_server.core.placement.machine import PoolSays, machine_kind
 from styx_server.core.task import AgentId, Shape
+from styx_server.services.budgets import budget_room
 from styx_server.services.catalog import Catalog
 from styx_server.services.machines.refusals import Refusals
 from styx_server.services.pools import Pools, PoolView
@@ -99,11 +100,20 @@ class Planning:
         found = await asyncio.to_thread(
             _answer, question, await self._catalog.book(), lambda offer: blocks.why(offer, now)
         )
-        row = await self._database.fetch_row("renting_frozen")
-        frozen = "; but renting is frozen, see `styx unfreeze`" if row is not None and row["frozen"] else ""
+        message = found.message + await self._obstacle(found, shape.pool)
         refusals = _refusals(blocks, {drop.example.place.provider for drop in found.drops})
         current = tuple(block for block in refusals if block.until > now)
-        return replace(found, agents=agents, refusals=current, message=found.message + frozen)
+        return replace(found, agents=agents, refusals=current, message=message)
+
+    async def _obstacle(self, found: Planned, pool: str) -> str:
+        """Why nothing is rented all the same, as the end of a sentence."""
+        row = await self._database.fetch_row("renting_frozen")
+        if row is not None and row["frozen"]:
+            return "; but renting is frozen, see `styx unfreeze`"
+        room = await budget_room(self._database, pool)
+        if room is None or room >= found.price_micros:
+            return ""
+        return f"; but a budget leaves {max(0, room) / MICROS:,.4f} $ for the next hour, see `styx budget list`"
 
     async def _agents_for(self, shape: Shape, spec: PoolSpec) -> tuple[AgentId, ...]:
         rows = await self._database.fetch("list_agents", after=0, count=_AGENTS_SEEN, ids=None)

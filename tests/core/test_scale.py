@@ -23,7 +23,7 @@ from styx_server.core.machines.scale import (
     fits_at_once,
     plan_machines,
 )
-from styx_server.core.task import Resources, Shape
+from styx_server.core.task import Resources, Shape, any_shape_of
 
 S = InstanceState
 TWO = MachineSize(cpus_milli=2000, memory_bytes=8 << 30)
@@ -45,7 +45,7 @@ class OneOffer:
     def cover(self, shape: Shape, pool: PoolSpec, count: int, room: Room) -> Choice:
         del pool
         self.asked.append(count)
-        each = fits_at_once(shape.resources, self.offer.size)
+        each = max(fits_at_once(choice.resources, self.offer.size) for choice in shape.choices)
         if not self.has or not each:
             return Choice(offers=(), words="nothing fits")
         return Choice(offers=[self.offer] * min(room.machines, -(-count // each)), words="renting")
@@ -82,7 +82,7 @@ def test_as_many_as_the_work_needs_and_the_pool_may_have(count: int, machines: i
 def test_what_is_on_its_way_counts_as_if_it_were_there(state: InstanceState) -> None:
     result = plan([wants(3)], [standing(state=state)])
     assert len(result.rents) == 1
-    assert result.words[ONE_CORE] == "i1, two in p/r/z for 0.0001 $/h is on the way; renting"
+    assert result.words[ONE_CORE] == "i1, two in p/r/z for $0.0001/h is on the way; renting"
     assert plan([wants(2)], [standing(state=state)]).rents == []
 
 
@@ -96,6 +96,17 @@ def test_two_shapes_share_what_is_on_its_way() -> None:
     result = plan([wants(1), wants(2, other)], [standing(state=S.LAUNCHED)])
     assert result.rents == []
     assert len(plan([wants(1), wants(3, other)], [standing(state=S.LAUNCHED)]).rents) == 1
+
+
+def test_a_machine_on_its_way_for_any_alternative_is_enough() -> None:
+    either = any_shape_of([Shape(pool="default", resources=Resources(cpus_milli=64_000)), ONE_CORE], ordered=True)
+    assert plan([wants(2, either)], [standing(state=S.LAUNCHED)]).rents == []
+    assert len(plan([wants(3, either)], [standing(state=S.LAUNCHED)]).rents) == 1
+
+
+def test_a_machine_has_the_disk_that_its_task_wants() -> None:
+    shape = Shape(pool="default", resources=Resources(disk_bytes=7))
+    assert plan([wants(1, shape)]).rents == [Rent("default", OFFER, 7)]
 
 
 def test_machines_that_leave_count_for_the_limit_and_not_as_help() -> None:

@@ -53,7 +53,7 @@ async def test_from_user_data_to_the_first_line(
                 line = f"boot to joined {joined - begun:.1f} s, to the first line {time.monotonic() - begun:.1f} s"
                 sys.stdout.write(f"\ncloud-init on {cloud}: {line}\n")
             await soon(lambda: machine.says("booted"), "cloud-init has come to its end")
-            assert machine.says(f"Datasource {_SOURCES[cloud]}.")
+            assert machine.says(f"Datasource {_SOURCES[cloud]}")
             assert [call for call in machine.calls if " status " not in call] == [
                 "systemctl daemon-reload",
                 "systemctl enable styx-dead-man.timer",

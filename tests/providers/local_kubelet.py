@@ -23,7 +23,7 @@ class LocalKubelet:
 
     def __init__(self, double: KubeDouble, folder: Path) -> None:
         self._double = double
-        self._folder = folder
+        self.folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._asked_at: dict[str, float] = {}
 
@@ -43,7 +43,7 @@ class LocalKubelet:
 
     def console(self, name: str) -> str:
         """What a container wrote, as `kubectl logs` shows it."""
-        return (self._folder / name / "console").read_text(encoding="utf-8", errors="replace")
+        return (self.folder / name / "console").read_text(encoding="utf-8", errors="replace")
 
     def close(self) -> None:
         """Ends everything, hard."""
@@ -55,7 +55,7 @@ class LocalKubelet:
 
     def _start(self, pod: Doc) -> None:
         [container] = pod["spec"]["containers"]
-        root = self._folder / pod["metadata"]["name"]
+        root = self.folder / pod["metadata"]["name"]
         mounts = {each["mountPath"]: self._volume(pod, root, each["name"]) for each in container["volumeMounts"]}
         environment = {each["name"]: _inside(each["value"], mounts) for each in container["env"]}
         # The boot script powers off and installs services where it takes itself for a whole machine.

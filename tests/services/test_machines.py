@@ -211,7 +211,7 @@ async def test_limits_of_a_pool_hold_in_the_database(shop: Shop) -> None:
     wishes = await asyncio.gather(*(shop.wish() for _ in range(5)))
     assert sorted(isinstance(each, str) for each in wishes) == [False, False, True, True, True]
     await shop.server.rows('update pools set spec = \'{"max_machines": 9, "max_price_micros": 250000}\'')
-    assert "pool default may cost 0.2500 $/h" in str(await shop.wish())
+    assert "pool default may cost $0.2500/h" in str(await shop.wish())
 
 
 async def test_nothing_is_rented_while_renting_is_frozen_or_another_leads(shop: Shop) -> None:
@@ -246,3 +246,13 @@ async def test_a_machine_leaves_when_its_time_is_up(shop: Shop) -> None:
     instance_id, _ = await shop.ready()
     row = await shop.becomes(instance_id, S.TERMINATED, scales=True)
     assert row["reason"] == "expired"
+
+
+async def test_a_disk_has_room_for_the_system_beside_what_the_task_wants(shop: Shop) -> None:
+    term = shop.server.app.scheduling.wants.term
+    disks = []
+    for wanted in (0, 100 << 30):
+        instance_id = await shop.machinery.intents.rent(Rent("default", shop.bazaar.offer, wanted), term)
+        assert isinstance(instance_id, int)
+        disks.append((await shop.row(instance_id))["request"]["disk_bytes"])
+    assert disks == [0, 160 << 30]

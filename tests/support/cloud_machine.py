@@ -89,14 +89,15 @@ class CloudMachine:
 
     def lay_cable(self) -> None:
         """Makes the machine's network."""
+        # By its name cloud-init takes it for a cable, not for a card that it should wait for an address on.
         name = self._name
         _ip("netns", "add", name)
-        _ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "veth0", "netns", name)
         _ip("addr", "add", f"{self.host}/30", "dev", f"{name}h")
         _ip("link", "set", f"{name}h", "up")
-        _ip("-n", name, "addr", "add", f"{self._address}/30", "dev", "eth0")
+        _ip("-n", name, "addr", "add", f"{self._address}/30", "dev", "veth0")
         _ip("-n", name, "addr", "add", f"{metadata_program.PLACE[0]}/32", "dev", "lo")
-        for device in ("lo", "eth0"):
+        for device in ("lo", "veth0"):
             _ip("-n", name, "link", "set", device, "up")
 
     def start(self, user_data: str) -> None:
@@ -106,9 +107,11 @@ class CloudMachine:
         source = {"ec2": "Ec2", "gce": "GCE"}[self._cloud]
         (self.upper / "etc/cloud/cloud.cfg.d/99_test.cfg").write_text(_SEED.format(source=source))
         (self.upper / "etc/hosts").write_text("127.0.0.1 localhost\n169.254.169.254 metadata.google.internal\n")
-        # Everything that could end a machine is another name of this program.
-        (self.upper / "usr/bin/systemctl").write_text(SYSTEMCTL)
-        (self.upper / "usr/bin/systemctl").chmod(0o755)
+        # Everything that could end a machine is another name of systemctl. And what looks like a container to systemd
+        # is not asked by cloud-init for the cloud that made it.
+        for name, text in (("systemctl", SYSTEMCTL), ("systemd-detect-virt", "#!/bin/sh\necho none\nexit 1\n")):
+            (self.upper / "usr/bin" / name).write_text(text)
+            (self.upper / "usr/bin" / name).chmod(0o755)
         identity = {
             "ec2": {"product_uuid": _EC2_NUMBER, "product_serial": _EC2_NUMBER, "sys_vendor": "Amazon EC2"},
             "gce": {"product_name": "Google Compute Engine", "product_serial": "GoogleCloud-1"},

@@ -80,6 +80,9 @@ Description=Ends this machine when Styx does not need it
 Type=oneshot
 ExecStart=/opt/styx/bin/dead-man poweroff
 StandardOutput=journal+console
+# A journal that tells of each look would hold little else.
+SyslogLevel=warning
+LogLevelMax=warning
 STYX_END
   cat >"$units/styx-dead-man.timer" <<'STYX_END'
 [Unit]

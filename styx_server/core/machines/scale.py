@@ -66,10 +66,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Rent:
-    """A wish for a machine."""
+    """A wish for a machine. `disk_bytes`: what tasks want to be free there, if that is more than the pool says."""
 
     pool: str
     offer: Offer
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
     left = demand.count
     on_the_way: list[_Bin] = []
     for machine in coming:
-        if left and market.suits(machine.offer, shape, spec) and (taken := machine.take(shape.resources, left)):
+        if left and (taken := _put(machine, demand, left, spec, market)):
             on_the_way.append(machine)
             left -= taken
     if on_the_way:
@@ -186,11 +187,19 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
     choice = market.cover(shape, spec, left, room)
     rented = [offer for offer in choice.offers if room.take(offer)]
     for offer in rented:
-        plan.rents.append(Rent(shape.pool, offer))
+        plan.rents.append(Rent(shape.pool, offer, max(each.resources.disk_bytes for each in shape.choices)))
         machine = _Bin(offer)
-        machine.take(shape.resources, left)
+        left -= _put(machine, demand, left, spec, market)
         coming.append(machine)
     _say(plan, shape, choice.words, len(on_the_way) + len(rented))
+
+
+def _put(machine: _Bin, demand: Demand, most: int, spec: PoolSpec, market: Market) -> int:
+    """Puts tasks there, as the first of their alternatives for which it is good and has room; how many."""
+    for choice in demand.shape.choices:
+        if market.suits(machine.offer, choice, spec) and (taken := machine.take(choice.resources, most)):
+            return taken
+    return 0
 
 
 def _say(plan: ScalePlan, shape: Shape, words: str, machines: int) -> None:

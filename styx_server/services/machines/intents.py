@@ -41,6 +41,10 @@ from styx_server.store.machine_rows import offer_to_json, order_to_json, pool_fr
 
 _log = structlog.get_logger()
 
+_FILE_SYSTEM_SHARE: Final = 1.1
+_SYSTEM_BYTES: Final = 50 << 30
+"""More than an image with the drivers of accelerators takes; and a small wish is no reason for a small disk."""
+
 
 _NOTICES: Final = {"aws": "aws", "gcp": "gcp"}
 """Whose metadata service tells a spot machine that it is taken back. The other providers say it themselves."""
@@ -87,7 +91,7 @@ class Intents:
             pool = pool_from_row(row)
             if why := await self._obstacle(transaction, pool, wish.offer):
                 return why
-            instance_id = await self._store(transaction, pool, wish.offer, self.reach)
+            instance_id = await self._store(transaction, pool, wish, self.reach)
         await failpoints.reach("server.rent.intended", Unavailable)
         _log.info("machine_intended", instance=instance_id, pool=wish.pool, offer=str(wish.offer))
         return instance_id
@@ -106,7 +110,8 @@ class Intents:
             return f"the budget has no room for {offer}; see `styx budget list`"
         return ""
 
-    async def _store(self, transaction: Transaction, pool: Pool, offer: Offer, reach: Reach) -> InstanceId:
+    async def _store(self, transaction: Transaction, pool: Pool, wish: Rent, reach: Reach) -> InstanceId:
+        offer = wish.offer
         row = await transaction.fetch_row("next_instance_id")
         assert row is not None
         instance_id = InstanceId(row["id"])
@@ -137,7 +142,7 @@ class Intents:
             boot=boot,
             user_data=user_data(boot, offer.size, life_seconds=life_seconds) if reach.bundle_sha256 else "",
             image=pool.spec.image,
-            disk_bytes=pool.spec.disk_bytes,
+            disk_bytes=max(pool.spec.disk_bytes, _disk_with(wish.disk_bytes)),
             life_seconds=life_seconds,
         )
         await transaction.execute(
@@ -164,6 +169,11 @@ class Intents:
             instance_id=instance_id,
         )
         return instance_id
+
+
+def _disk_with(free_bytes: int) -> int:
+    """The disk on which so much is free once a system is there: its files, and what a file system keeps for itself."""
+    return round(free_bytes * _FILE_SYSTEM_SHARE) + _SYSTEM_BYTES if free_bytes else 0
 
 
 def machine_labels(instance_id: InstanceId, offer: Offer) -> Mapping[str, str]:
