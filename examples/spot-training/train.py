@@ -29,7 +29,7 @@ def main() -> None:
         train(model, wanted.seconds)
         print(f"step {model['step']} slope {model['slope']:.4f} offset {model['offset']:.4f}", flush=True)
         # Every now and then as well: a machine can also go without a word.
-        if stopping.told or model["step"] % wanted.save_every == 0:
+        if model["step"] % wanted.save_every == 0:
             save(wanted.checkpoints, model)
     save(wanted.checkpoints, model)
     if model["step"] < wanted.steps:

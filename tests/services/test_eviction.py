@@ -103,11 +103,12 @@ async def test_a_notice_that_could_not_be_stored_is_heard_with_the_next_beat(sho
     instance_id, agent = await shop.ready()
     shop.server.database.lose_answer("evict_instance")
     await beat(agent)
-    assert agent.session is not None
-    assert not agent.session.noticed
+    assert "preemption_noticed" not in [line["event"] for line in shop.server.lines]
     await beat(agent)
+    assert agent.session is not None
     assert agent.session.noticed
     assert (await shop.row(instance_id))["reason"] == "preempted"
+    assert len(await shop.server.rows("select from refusals")) == 1
 
 
 async def test_an_agent_that_was_not_rented_works_again_when_its_machine_is_back(server: Server) -> None:

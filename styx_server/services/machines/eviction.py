@@ -51,15 +51,14 @@ class Eviction:
         )
         # An agent that was not rented is back in service with its next session, so its row is left alone.
         marked = await self._database.fetch("preempt_live", agent_ids=[agent_id])
-        if row is None and not marked:
-            return
-        _log.warning(
-            "preemption_noticed",
-            agent=agent_id,
-            source=notice.source,
-            left_seconds=round(notice.left_seconds, 1),
-            attempts=len(marked),
-        )
+        if marked or (row is not None and row["fresh"]):
+            _log.warning(
+                "preemption_noticed",
+                agent=agent_id,
+                source=notice.source,
+                left_seconds=round(notice.left_seconds, 1),
+                attempts=len(marked),
+            )
         self._on_agents([agent_id])
-        if row is not None:
+        if row is not None:  # also when that is known: whoever stored it may have got no further
             await self._memory.preempted(Place(provider=row["provider"], region=row["region"], zone=row["zone"]))

@@ -103,18 +103,20 @@ from changed where agents.id = changed.agent_id
 returning agents.id as agent_id;
 
 -- name: evict_instance
--- The provider takes a machine back: it gets no new work, and is out of time at the deadline. Nothing when that is known,
--- or the agent is on no rented machine.
-with changed as (
-    update instances set state = 5, reason = :reason, message = :message
-    where agent_id = :agent_id and state in (4, 5) and reason <> :reason
-    returning id, agent_id, provider, region, zone
+-- The provider takes a machine back: it gets no new work, and is out of time at the deadline. Nothing when the agent is
+-- on no rented machine, or that is being given back.
+with found as (
+    select id, reason <> :reason as fresh from instances where agent_id = :agent_id and state in (4, 5) for update
+), changed as (
+    update instances set state = 5, reason = :reason, message = case when fresh then :message else message end
+    from found where instances.id = found.id
+    returning instances.id, agent_id, provider, region, zone, fresh
 ), drained as (
     update agents set draining = true,
         drain_deadline = least(drain_deadline, now() + make_interval(secs => :seconds::float8))
     from changed where agents.id = changed.agent_id
 )
-select id, provider, region, zone from changed;
+select provider, region, zone, fresh from changed;
 
 -- name: join_instance
 -- The agent of an instance has come. Nothing when the instance has one, or is being given back.
