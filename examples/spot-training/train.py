@@ -85,7 +85,7 @@ def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoints", type=Path, required=True, help="a folder that outlives the machine")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=0.1, help="how long a step takes")
     parser.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")
     return parser.parse_args()
