@@ -100,6 +100,7 @@ def test_what_is_too_large_is_refused_with_both_sizes() -> None:
     [
         ({"agent_name": "a\nb"}, "agent_name"),
         ({"agent_name": ""}, "agent_name"),
+        ({"preemption_notice": "aws\nx"}, "preemption_notice"),
         ({"join_token": "a\x1b[0m"}, "join_token"),
         ({"server_urls": ("http://a\u2028b",)}, "server_urls"),
         ({"server_urls": ("http://a, http://b",)}, "neither commas nor spaces"),
@@ -142,6 +143,12 @@ def test_odd_characters_reach_the_agent_as_they_are(
     assert float(words[2].removeprefix("--cpus=")) == cpus / 1000
     scripts = commands(user_data(boot, size))
     assert boot_script(boot, size).startswith(scripts["bootcmd"])
+
+
+def test_the_agent_is_told_who_announces_the_end_of_its_machine(tmp_path: Path) -> None:
+    told = agent_words(boot_script(dataclasses.replace(BOOT, preemption_notice="aws"), SIZE), tmp_path)
+    assert "--preemption-notice=aws" in told
+    assert not any("preemption" in word for word in agent_words(boot_script(BOOT, SIZE), tmp_path))
 
 
 @settings(max_examples=30, deadline=None)
