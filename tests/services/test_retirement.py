@@ -35,7 +35,7 @@ async def remove(server: Server, agent: FakeAgent, how: HowToRemove | None = Non
 async def retire(server: Server) -> None:
     """One pass; the server's own loop makes others."""
     app = server.app
-    await Retirer(app.database, app.registry, app.scheduling, app.removal).once()
+    await Retirer(app.database, app.registry, app.removal, on_stops=app.delivery.look_at).once()
 
 
 async def silent_for(server: Server, agent: FakeAgent, seconds: int) -> None:
