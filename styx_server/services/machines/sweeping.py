@@ -85,7 +85,7 @@ class Sweeping:
         try:
             good = await self._look_once(provider, region)
         except Exception:  # noqa: BLE001 - one region that goes wrong must not keep the others from being looked at
-            _log.exception("machines_not_compared", provider=provider, region=region)
+            _log.exception("machines_look_failed", provider=provider, region=region)
             good = False
         if good:
             self._failures.pop(scope, None)
