@@ -5,6 +5,7 @@ Only on the server that leads the scheduler: it knows what waits.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -84,7 +85,9 @@ class Scaling:
         for row in rows:
             await self._look_after(row)
         standing = [_standing(row) for row in rows]
-        plan = plan_machines(pools, self._demands(standing), standing, await self._market())
+        demands, market = self._demands(standing), await self._market()
+        # The best mix of machines for many tasks takes a moment, and others are not to wait for it.
+        plan = await asyncio.to_thread(plan_machines, pools, demands, standing, market)
         await self._carry_out(plan, term)
         self._wants.annotate(
             {
