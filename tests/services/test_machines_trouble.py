@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from styx_server.core.machines.instance import CloudMachine
 from styx_server.core.machines.refusal import RefusalKind
+from styx_server.store.retention import forget_refused
 from tests.support.cloud import Cloud
 from tests.support.server import Server
 from tests.support.shop import S, Shop, shop_of
@@ -60,6 +61,18 @@ async def test_endless_throttling_ends_in_time(shop: Shop) -> None:
     instance_id = await shop.rent()
     row = await shop.becomes(instance_id, S.TERMINATED)
     assert row["reason"] == "throttled"
+
+
+async def test_what_was_refused_is_told_for_a_week_and_what_was_rented_for_ever(shop: Shop) -> None:
+    rented, _ = await shop.ready()
+    shop.cloud.refusals = [RefusalKind.CAPACITY] * 2
+    old, new = [await shop.rent() for _ in range(2)]
+    for instance_id in (old, new):
+        await shop.becomes(instance_id, S.FAILED)
+    await shop.server.rows("update instances set end_time = now() - interval '8 days' where id = $1", old)
+    assert not await forget_refused(shop.server.app.database)
+    assert [row["id"] for row in await shop.server.rows("select id from instances order by id")] == [rented, new]
+    assert not await shop.server.rows("select from tokens where instance_id = $1", old)
 
 
 async def test_where_agents_never_come_is_remembered(shop: Shop) -> None:

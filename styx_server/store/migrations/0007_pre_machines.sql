@@ -97,6 +97,7 @@ execute function refuse_instance_step();
 
 -- The machine's own join token: good once, for the agent of this instance and nobody else.
 alter table tokens add column instance_id bigint references instances (id);
+create index tokens_instance on tokens (instance_id) where instance_id is not null;
 
 -- Which of its task's alternatives a live attempt holds; null: the task has none.
 alter table live_attempts add column alternative smallint;

@@ -77,6 +77,17 @@ update instances set
 where id = :id and state in (2, 6) and cloud_id = ''
 returning state;
 
+-- name: forget_refused
+-- Removes some instances that were refused so long ago that nobody asks why, with their tokens: there never was a machine.
+with old as (
+    select id from instances where state = 8 and end_time < now() - make_interval(days => :days::int)
+    order by end_time limit :count
+), unused as (
+    delete from tokens using old where tokens.instance_id = old.id
+)
+delete from instances using old where instances.id = old.id
+returning instances.id;
+
 -- name: postpone_call
 -- The call is to be made again.
 update instances set
