@@ -147,7 +147,7 @@ class Scaling:
         if state is InstanceState.LAUNCHED and row["launched_seconds"] > self._terms.join:
             if await ends.give_back(instance_id, agent_id, "never_joined", "its agent did not join in time"):
                 await self._hands.memory.absent(offer_from_json(row["offer"]).place)
-        elif state is InstanceState.DRAINING and (not row["attempts"] or row["overdue"]):
+        elif state is InstanceState.DRAINING and (not (row["attempts"] or row["owing"]) or row["overdue"]):
             await ends.give_back(instance_id, agent_id, row["reason"], row["message"], force=row["overdue"])
         elif state is InstanceState.DRAINING and row["expired"] and row["patient"]:
             await ends.hasten(instance_id, _LEAVE_DEADLINE)

@@ -99,6 +99,9 @@ execute function refuse_instance_step();
 alter table tokens add column instance_id bigint references instances (id);
 create index tokens_instance on tokens (instance_id) where instance_id is not null;
 
+-- As of its last beat: the agent holds what has not ended, or of which something is not stored yet.
+alter table agent_leases add column owing boolean not null default false;
+
 -- Which of its task's alternatives a live attempt holds; null: the task has none.
 alter table live_attempts add column alternative smallint;
 
