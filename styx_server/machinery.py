@@ -74,6 +74,8 @@ class Rental:
 
 NOTHING_RENTED: Final = Rental()
 
+ABANDONED_SECONDS: Final = 60.0
+
 Repeat = Callable[[str, Callable[[], Awaitable[float | None]], float, Wake], Coroutine[Any, Any, None]]
 """Makes a loop: name, one pass, period in seconds, what makes it go round at once."""
 
@@ -102,13 +104,14 @@ class Machinery:
         self.intents = Intents(database, around.clock, world.deployment_id, terms)
         self.renting = Renting(database, world.providers, world.memory, around.wants, self.wake_scaling, terms)
         self.sweeping = Sweeping(database, world.providers, self.ends, world.memory, str(world.deployment_id), terms)
-        hands = Hands(intents=self.intents, ends=self.ends, on_rent=self.wake_renting)
+        hands = Hands(intents=self.intents, ends=self.ends, memory=world.memory, on_rent=self.wake_renting)
         self.scaling = Scaling(database, around.clock, around.wants, world.market, hands, terms)
 
     def work(self, repeat: Repeat) -> list[Coroutine[Any, Any, None]]:
         """All loops. `repeat` sees to it that only the leader goes round."""
         if not self.providers:
-            return []
+            # What was rented when there were some is not forgotten in silence.
+            return [repeat("sweep", self.sweeping.once, ABANDONED_SECONDS, self.wake_sweeping)]
         return [
             self.renting.run(),
             repeat("rent", self.renting.once, RENTING_SECONDS, self.wake_renting),

@@ -1,4 +1,4 @@
-"""Drops old events, output and request ids, in a loop. What is old, and what must stay: `store/retention.py`."""
+"""Drops events, output, request ids and refusals that are old, in a loop. What must stay: `store/retention.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import structlog
 
 from styx_server.clock import Clock
 from styx_server.store.database import Database
-from styx_server.store.retention import drop_expired, forget_requests
+from styx_server.store.retention import drop_expired, forget_refused, forget_requests
 
 _log = structlog.get_logger()
 
@@ -28,4 +28,5 @@ class Retention:
         if self.days:
             for name in await drop_expired(self._database, self._clock.now(), days=self.days):
                 _log.info("partition_dropped", partition=name)
-        return 0.0 if await forget_requests(self._database) else None
+        more = [await forget_requests(self._database), await forget_refused(self._database)]
+        return 0.0 if any(more) else None

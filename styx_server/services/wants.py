@@ -42,9 +42,15 @@ class Wants:
         self._blocked = blocked
         return {shape: self._words.get(shape, verdict) for shape, verdict in blocked.items()}
 
-    def demand(self) -> list[tuple[Shape, int, bool]]:
-        """Shapes that found no room in the last round: how many ready tasks, and whether an agent could run them."""
-        waiting = [(shape, self._count(shape), why is Reason.CAPACITY) for shape, (why, _) in self._blocked.items()]
+    def demand(self) -> list[tuple[Shape, int, str | None]]:
+        """Shapes that found no room in the last round: how many ready tasks, and why no agent could ever run them.
+
+        None instead of words: one could when it is idle.
+        """
+        waiting = [
+            (shape, self._count(shape), None if why is Reason.CAPACITY else words)
+            for shape, (why, words) in self._blocked.items()
+        ]
         return [each for each in waiting if each[1]]
 
     def annotate(self, words: Verdicts) -> None:

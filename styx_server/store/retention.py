@@ -1,4 +1,4 @@
-"""Drops what is older than it has to be kept: whole days of events and output, and request ids a few at a time.
+"""Drops what is older than it has to be kept: whole days of events and output; request ids and refusals in batches.
 
 A day with rows of a task that has not ended is kept whole. Which days are old is judged by the slower of two clocks,
 the database's and ours, so that one of them being far ahead takes nothing away.
@@ -18,6 +18,9 @@ from styx_server.store.partitions import TABLES
 REQUEST_DAYS: Final = 7
 """How long a request id is remembered, as the API promises."""
 _REQUEST_BATCH: Final = 5000
+REFUSED_DAYS: Final = 7
+"""How long is told what a provider refused; where much is out of stock, that is many a day."""
+_REFUSED_BATCH: Final = 500
 _DAY: Final = re.compile(r"_(\d{4})(\d{2})(\d{2})$")
 
 _LIVES: Final = """
@@ -52,6 +55,12 @@ async def forget_requests(database: Database) -> bool:
     """Removes some request ids that are too old to be repeated; returns whether there may be more."""
     rows = await database.fetch("forget_requests", days=REQUEST_DAYS, count=_REQUEST_BATCH)
     return len(rows) == _REQUEST_BATCH
+
+
+async def forget_refused(database: Database) -> bool:
+    """Removes some instances that never came to be; returns whether there may be more."""
+    rows = await database.fetch("forget_refused", days=REFUSED_DAYS, count=_REFUSED_BATCH)
+    return len(rows) == _REFUSED_BATCH
 
 
 async def _partitions(connection: PoolConnectionProxy[Row], table: str) -> list[tuple[str, date]]:

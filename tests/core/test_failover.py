@@ -159,6 +159,16 @@ def test_where_a_spot_machine_was_taken_back_spot_is_avoided() -> None:
     assert blocks.why(OFFER, NOW) is None
 
 
+def test_where_a_machine_never_called_back_nothing_is_rented_until_it_is_tried_again() -> None:
+    blocks = Blocks()
+    first = blocks.absent(HERE, NOW)
+    assert (first.until - NOW, first.soft) == (timedelta(seconds=120), False)
+    assert blocks.why(an_offer(spot=True), NOW) == first
+    # That one was to be had again does not say that it will call.
+    assert blocks.succeed(an_offer()) == []
+    assert blocks.absent(HERE, after(120)).until == after(120 + 240)
+
+
 def test_a_hard_block_counts_before_a_soft_one() -> None:
     blocks = Blocks()
     spot = OTHERS["spot"]

@@ -157,6 +157,18 @@ def test_idle_machines_leave_the_dearest_first_down_to_the_minimum() -> None:
     assert plan([], machines, PoolSpec(min_machines=3)).leaves == []
 
 
+def test_nothing_is_rented_for_what_machines_were_rented_in_vain() -> None:
+    result = plan([wants(vain="i1 was in vain")])
+    assert (result.rents, result.words[ONE_CORE], result.hopeless) == ([], "i1 was in vain", {ONE_CORE})
+
+
+def test_one_that_has_just_joined_does_not_leave_while_something_waits_for_it() -> None:
+    fresh = standing(joined_seconds=1.0, idle_seconds=1.0)
+    spec = PoolSpec(idle_seconds=0.0)
+    assert plan([wants()], [fresh], spec).leaves == []
+    assert len(plan([], [fresh], spec).leaves) == 1
+
+
 def test_one_that_has_lived_long_enough_leaves_and_is_replaced() -> None:
     result = plan([], [standing(expired=True)], PoolSpec(min_machines=1))
     assert result.leaves == [Leave(InstanceId(1), "expired", "it has lived for as long as it may")]

@@ -75,6 +75,12 @@ def test_of_two_machines_for_one_order_one_is_ended() -> None:
     assert compare([known(S.CREATING, cloud_id="")], [machine("c1"), machine("c2")], TERMS).back == [machine("c2")]
 
 
+def test_the_end_of_the_second_machine_of_an_order_says_nothing_of_the_first() -> None:
+    result = compare([known(S.READY)], [machine("c2", state=M.ENDED)], TERMS)
+    assert (result.gone, result.there) == ([], {ONE: False})
+    assert compare([known(S.READY)], [machine("c2")], TERMS).back == [machine("c2")]
+
+
 def test_a_machine_that_does_not_come_up_counts_as_refused_until_its_agent_has_joined() -> None:
     stuck = replace(machine(), refusal=RefusalKind.CAPACITY)
     assert compare([known(S.LAUNCHED)], [stuck], TERMS).refused == [(ONE, stuck)]

@@ -36,6 +36,7 @@ class Bazaar:
 
     offer: Offer = field(default_factory=an_offer)
     refused_kinds: list[RefusalKind] = field(default_factory=list)
+    absences: int = 0
 
     async def refused(self, offer: Offer, error: ProviderError) -> None:
         assert offer == self.offer
@@ -46,6 +47,10 @@ class Bazaar:
 
     async def preempted(self, place: Place) -> None:
         assert place == self.offer.place
+
+    async def absent(self, place: Place) -> None:
+        assert place == self.offer.place
+        self.absences += 1
 
     def cover(self, shape: Shape, pool: PoolSpec, count: int, room: Room) -> Choice:
         del pool

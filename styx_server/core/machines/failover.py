@@ -20,6 +20,11 @@ PREEMPTED: Final = "preempted"
 PREEMPTED_RULE: Final = Rule(scope=Scope.ZONE, seconds=1800, most_seconds=7200)
 """Where one spot machine was taken back, the next is soon taken too; elsewhere is better, if there is an elsewhere."""
 
+NEVER_JOINED: Final = "never_joined"
+"""The kind of another one: a machine was rented there and paid for, and its agent never came."""
+NEVER_JOINED_RULE: Final = Rule(scope=Scope.REGION, seconds=120, most_seconds=7200)
+"""Its image, its network or its way to the servers; the next machine there most likely has the same."""
+
 ON_DEMAND: Final = 0
 SPOT: Final = 1
 BOTH: Final = 2
@@ -35,11 +40,13 @@ _WORDS: Final[dict[str, str]] = {
     RefusalKind.UNAVAILABLE: "the provider fails",
     RefusalKind.TIMEOUT: "the provider does not answer",
     PREEMPTED: "a spot machine was taken back there",
+    NEVER_JOINED: "a machine that was rented there never called back",
 }
 
 
 _MOST_SECONDS: Final[dict[str, float]] = {
     PREEMPTED: PREEMPTED_RULE.most_seconds,
+    NEVER_JOINED: NEVER_JOINED_RULE.most_seconds,
     **{kind: rule.most_seconds for kind, rule in RULES.items()},
 }
 # For kinds that only a newer server knows.
@@ -136,10 +143,15 @@ class Blocks:
         key = BlockKey(place.provider, place.region, place.zone, "", SPOT)
         return self._strike(Block(key=key, kind=PREEMPTED, time=now, until=now), PREEMPTED_RULE, 0.0)
 
+    def absent(self, place: Place, now: datetime) -> Block:
+        """Remembers that the agent of a machine in `place` never came; returns the block."""
+        key = BlockKey(place.provider, place.region)
+        return self._strike(Block(key=key, kind=NEVER_JOINED, time=now, until=now), NEVER_JOINED_RULE, 0.0)
+
     def succeed(self, offer: Offer) -> list[BlockKey]:
         """Forgets what a successful rent disproves; returns the keys that are to be deleted."""
-        # That a machine was to be had does not say that it will not be taken back.
-        keys = [block.key for block in self._about(offer) if not block.soft]
+        # That a machine was to be had does not say that it will not be taken back, nor that its agent will come.
+        keys = [block.key for block in self._about(offer) if block.kind not in {PREEMPTED, NEVER_JOINED}]
         for key in keys:
             del self._blocks[key]
         return keys

@@ -29,12 +29,14 @@ class Demand:
     Attributes:
         possible: an agent that is there could run them when it is idle.
         waited_seconds: for how long this shape has waited without a break.
+        vain: why nothing more is to be rented for it now; empty: nothing speaks against it.
     """
 
     shape: Shape
     count: int
     possible: bool = False
     waited_seconds: float = 0.0
+    vain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,17 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Rent:
-    """A wish for a machine. `disk_bytes`: what tasks want to be free there, if that is more than the pool says."""
+    """A wish for a machine.
+
+    Attributes:
+        disk_bytes: what tasks want to be free there, if that is more than the pool says.
+        shape: of the tasks that it is for; None: it is kept without work.
+    """
 
     pool: str
     offer: Offer
     disk_bytes: int = 0
+    shape: Shape | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +158,16 @@ def plan_machines(
         market: what can be rented.
     """
     plan = ScalePlan()
+    waits: set[str] = set()
     rooms = {name: _room(name, spec, standing) for name, spec in pools.items()}
     coming = {name: [_Bin.of(each) for each in standing if each.pool == name and each.arriving] for name in pools}
     for demand in demands:
         if (spec := pools.get(demand.shape.pool)) is not None:
+            waits.add(demand.shape.pool)
             _meet(demand, spec, coming[demand.shape.pool], rooms[demand.shape.pool], market, plan)
     for name, spec in pools.items():
         _keep_minimum(name, spec, standing, rooms[name], market, plan)
-        _leave(name, spec, standing, plan)
+        _leave(spec, [each for each in standing if each.pool == name], plan, waits=name in waits)
     return plan
 
 
@@ -180,6 +190,9 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
         plan.words[shape] = _coming(on_the_way)
     if not left or (demand.possible and demand.waited_seconds < _BUSY_SECONDS):
         return
+    if demand.vain:
+        _say(plan, shape, demand.vain, len(on_the_way))
+        return
     if not room.machines:
         words = f"pool {shape.pool} has all {spec.max_machines} machines that it may have"
         _say(plan, shape, words, len(on_the_way))
@@ -187,7 +200,7 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
     choice = market.cover(shape, spec, left, room)
     rented = [offer for offer in choice.offers if room.take(offer)]
     for offer in rented:
-        plan.rents.append(Rent(shape.pool, offer, max(each.resources.disk_bytes for each in shape.choices)))
+        plan.rents.append(Rent(shape.pool, offer, max(each.resources.disk_bytes for each in shape.choices), shape))
         machine = _Bin(offer)
         left -= _put(machine, demand, left, spec, market)
         coming.append(machine)
@@ -221,14 +234,16 @@ def _keep_minimum(
         plan.rents.append(Rent(name, offers[0]))
 
 
-def _leave(name: str, spec: PoolSpec, standing: Sequence[Standing], plan: ScalePlan) -> None:
-    ready = [each for each in standing if each.pool == name and each.state is InstanceState.READY]
+def _leave(spec: PoolSpec, standing: Sequence[Standing], plan: ScalePlan, *, waits: bool) -> None:
+    ready = [each for each in standing if each.state is InstanceState.READY]
     spare = len(ready) - spec.min_machines
     # The dearest first: what stays is what costs least.
     for each in sorted(ready, key=lambda item: -item.offer.price_micros):
         if each.expired:
             plan.leaves.append(Leave(each.instance_id, "expired", "it has lived for as long as it may"))
             spare -= 1
+        elif waits and each.arriving:
+            continue  # what waits is going to be given to it
         elif spare > 0 and each.idle_seconds is not None and each.idle_seconds >= spec.idle_seconds:
             words = f"nothing has run there for {each.idle_seconds:.0f} s"
             plan.leaves.append(Leave(each.instance_id, "idle", words))

@@ -102,12 +102,13 @@ def _judge(instance: KnownMachine, machines: list[CloudMachine], terms: MachineT
     if instance.state.ended:
         result.back.extend(machine for machine in running if machine.state is not MachineState.ENDING)
         return
-    mine = [machine for machine in machines if machine.cloud_id == instance.cloud_id] or machines
+    mine = [machine for machine in machines if instance.cloud_id in {"", machine.cloud_id}]
     if not instance.cloud_id and running:
         result.found.append((instance.instance_id, running[0]))
         mine = [running[0]]
-    # One order gave two machines: only one of them is ours to use.
-    result.back.extend(machine for machine in running if mine and machine.cloud_id != mine[0].cloud_id)
+    # One order gave two machines: only one of them is ours to use, and the end of the other says nothing of it.
+    ours = mine[0].cloud_id if mine else instance.cloud_id
+    result.back.extend(machine for machine in running if machine.cloud_id != ours)
     result.there[instance.instance_id] = bool(mine)
     if mine and mine[0].refusal is not None and instance.state in _COMING:
         result.refused.append((instance.instance_id, mine[0]))

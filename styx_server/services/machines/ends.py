@@ -63,6 +63,10 @@ class Ends:
         self._on_agents([AgentId(row["agent_id"])])
         return True
 
+    async def hasten(self, instance_id: InstanceId, deadline: timedelta) -> None:
+        """What runs on a machine that is out of service, and may run until it ends, is stopped after this long."""
+        await self._database.execute("hasten_drain", id=instance_id, deadline=deadline)
+
     async def give_back(
         self, instance_id: InstanceId, agent_id: AgentId | None, reason: str, message: str, *, force: bool = False
     ) -> bool:

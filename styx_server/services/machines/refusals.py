@@ -58,6 +58,10 @@ class Refusals:
         await self.read()  # on a server that rents nothing, nobody else does
         await self._put(self.blocks.preempt(place, self._clock.now()))
 
+    async def absent(self, place: Place) -> None:
+        """The agent of a machine never came."""
+        await self._put(self.blocks.absent(place, self._clock.now()))
+
     async def _put(self, block: Block) -> None:
         _log.info("offer_blocked", kind=block.kind, until=block.until.isoformat(), **block.key._asdict())
         words = {"kind": block.kind, "code": block.code, "message": block.message, "strikes": block.strikes}

@@ -45,6 +45,10 @@ class Memory(Protocol):
         """A spot machine was taken back."""
         ...
 
+    async def absent(self, place: Place) -> None:
+        """The agent of a machine never came."""
+        ...
+
 
 class Renting:
     """Makes the calls that are due, several at once, while the loop goes on.
@@ -148,15 +152,21 @@ class Renting:
             instance=row["id"], offer=str(offer), kind=error.kind.value, code=error.code, error=error.message,
         )  # fmt: skip
         words = {"reason": error.kind.value, "message": error.message}
+        # An earlier call with the same key may have made it, so even a definite no is no longer one.
         gives_up = row["age_seconds"] >= self._terms.give_up
-        if rule.repeats and not (gives_up and not rule.fate_known):
+        if rule.repeats and not gives_up:
             await self._postpone(row, words, error.retry_after_seconds)
             return
         await self._memory.refused(offer, error)
-        refused = rule.fate_known and await self._database.fetch_row("record_refusal", id=row["id"], **words)
+        refused = (
+            rule.fate_known
+            and not rule.repeats
+            and await self._database.fetch_row("record_refusal", id=row["id"], **words)
+        )
         if not refused:
-            # It may exist, or was on a list meanwhile: it is given back until the list says that it does not.
-            await self._database.fetch_row("give_back", id=row["id"], **words)
+            # It may exist, or was on a list meanwhile: it is given back until the list says that it does not. One whose
+            # agent has joined meanwhile is there, whatever the last call was answered with.
+            await self._database.fetch_row("give_up", id=row["id"], **words)
 
     async def _release(self, row: Row) -> None:
         # Without the provider's name for it there is nothing to end; sweeping finds the name, or that there is none.

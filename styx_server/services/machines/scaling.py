@@ -5,7 +5,8 @@ Only on the server that leads the scheduler: it knows what waits.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,10 +17,12 @@ from styx_server.clock import Clock
 from styx_server.core.machines.instance import InstanceId, InstanceState
 from styx_server.core.machines.scale import Demand, Market, ScalePlan, Standing, plan_machines
 from styx_server.core.machines.terms import MachineTerms
+from styx_server.core.machines.vain import SETTLED_SECONDS, Vain
 from styx_server.core.states import Reason
 from styx_server.core.task import AgentId, Shape
 from styx_server.services.machines.ends import Ends
 from styx_server.services.machines.intents import Intents
+from styx_server.services.machines.renting import Memory
 from styx_server.services.wants import Wants
 from styx_server.store.database import Database, Row
 from styx_server.store.machine_rows import offer_from_json, pool_spec_from_json
@@ -39,6 +42,7 @@ class Hands:
 
     intents: Intents
     ends: Ends
+    memory: Memory
     on_rent: Callable[[], None]
 
 
@@ -65,6 +69,7 @@ class Scaling:
         self._hands = hands
         self._terms = terms
         self._since: dict[Shape, float] = {}
+        self._vain = Vain()
 
     async def once(self) -> float | None:
         """One round.
@@ -79,7 +84,10 @@ class Scaling:
         pools = {row["name"]: pool_spec_from_json(row["spec"]) for row in await self._database.fetch("read_pools")}
         for row in rows:
             await self._look_after(row)
-        plan = plan_machines(pools, self._demands(), [_standing(row) for row in rows], await self._market())
+        standing = [_standing(row) for row in rows]
+        demands, market = self._demands(standing), await self._market()
+        # The best mix of machines for many tasks takes a moment, and others are not to wait for it.
+        plan = await asyncio.to_thread(plan_machines, pools, demands, standing, market)
         await self._carry_out(plan, term)
         self._wants.annotate(
             {
@@ -89,13 +97,23 @@ class Scaling:
         )
         return None
 
-    def _demands(self) -> list[Demand]:
+    def _demands(self, standing: Sequence[Standing]) -> list[Demand]:
         now = self._clock.monotonic()
         waiting = self._wants.demand()
         self._since = {shape: self._since.get(shape, now) for shape, _, _ in waiting}
+        lacks = {shape: lack for shape, _, lack in waiting}
+        settled = [each.instance_id for each in standing if _is_settled(each)]
+        for instance_id in self._vain.look(lacks, [each.instance_id for each in standing], settled, now):
+            _log.warning("machine_in_vain", instance=instance_id)
         return [
-            Demand(shape=shape, count=count, possible=possible, waited_seconds=now - self._since[shape])
-            for shape, count, possible in waiting
+            Demand(
+                shape=shape,
+                count=count,
+                possible=lack is None,
+                waited_seconds=now - self._since[shape],
+                vain=self._vain.why_not(shape, now),
+            )
+            for shape, count, lack in waiting
         ]
 
     async def _carry_out(self, plan: ScalePlan, term: int) -> None:
@@ -109,6 +127,7 @@ class Scaling:
                 refused[wish.pool] = stored
             else:
                 rented += 1
+                self._vain.rented(stored, wish.shape)
         if rented:
             self._hands.on_rent()
         for shape in plan.words:
@@ -126,11 +145,19 @@ class Scaling:
         agent_id = None if row["agent_id"] is None else AgentId(row["agent_id"])
         state = InstanceState(row["state"])
         if state is InstanceState.LAUNCHED and row["launched_seconds"] > self._terms.join:
-            await ends.give_back(instance_id, agent_id, "never_joined", "its agent did not join in time")
+            if await ends.give_back(instance_id, agent_id, "never_joined", "its agent did not join in time"):
+                await self._hands.memory.absent(offer_from_json(row["offer"]).place)
         elif state is InstanceState.DRAINING and (not (row["attempts"] or row["owing"]) or row["overdue"]):
             await ends.give_back(instance_id, agent_id, row["reason"], row["message"], force=row["overdue"])
+        elif state is InstanceState.DRAINING and row["expired"] and row["patient"]:
+            await ends.hasten(instance_id, _LEAVE_DEADLINE)
         elif state is InstanceState.READY and row["revoked"]:
             await ends.give_back(instance_id, agent_id, "agent_removed", "its agent was removed", force=True)
+
+
+def _is_settled(each: Standing) -> bool:
+    joined = each.joined_seconds
+    return each.state is InstanceState.READY and joined is not None and joined >= SETTLED_SECONDS
 
 
 def _standing(row: Row) -> Standing:

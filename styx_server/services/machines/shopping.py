@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from styx_server.clock import Clock
+from styx_server.core.machines.failover import Blocks
 from styx_server.core.machines.market import OfferMarket
 from styx_server.providers.ports import Provider
 from styx_server.services.catalog import Catalog, Source
@@ -43,7 +44,8 @@ class Shopping:
             Unavailable: the database is away.
         """
         await self._refusals.read()
-        return OfferMarket(await self._catalog.book(), self._refusals.blocks, self._clock.now())
+        # Blocks of its own: it is asked in a thread, while refusals come in.
+        return OfferMarket(await self._catalog.book(), Blocks(self._refusals.blocks), self._clock.now())
 
     async def refresh(self) -> float | None:
         """Asks those providers whose prices are old.

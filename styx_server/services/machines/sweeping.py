@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
+from styx_server import clock
 from styx_server.core.errors import Unavailable
 from styx_server.core.machines.instance import CloudMachine, InstanceId, InstanceState
 from styx_server.core.machines.sweep import Comparison, KnownMachine, compare
@@ -48,6 +49,9 @@ class Sweeping:
         self._deployment = deployment
         self._terms = terms
         self._alarms: dict[tuple[str, str], str] = {}
+        # Of regions that could not be looked at: how often in a row, and when to try again.
+        self._failures: dict[tuple[str, str], tuple[int, float]] = {}
+        self._abandoned: set[str] = set()
 
     async def once(self) -> float | None:
         """Looks where it is time to.
@@ -55,7 +59,8 @@ class Sweeping:
         Raises:
             Unavailable: the database is away.
         """
-        rows = await self._database.fetch("read_scopes") if self._providers else []
+        rows = await self._database.fetch("read_scopes")
+        self._tell_of_abandoned({row["provider"] for row in rows if row["live"]} - self._providers.keys())
         due = [(row["provider"], row["region"]) for row in rows if self._is_due(row)]
         async with asyncio.TaskGroup() as group:
             for scope in due:
@@ -64,20 +69,46 @@ class Sweeping:
 
     def _is_due(self, row: Row) -> bool:
         wait = (self._terms.look_idle, self._terms.look_calm, self._terms.look_busy)[row["urgency"]]
-        return row["provider"] in self._providers and (row["since_seconds"] is None or row["since_seconds"] >= wait)
+        _, again = self._failures.get((row["provider"], row["region"]), (0, 0.0))
+        if row["provider"] not in self._providers or clock.boottime() < again:
+            return False
+        return row["since_seconds"] is None or bool(row["since_seconds"] >= wait)
+
+    def _tell_of_abandoned(self, providers: set[str]) -> None:
+        """What a provider has rented out that this server was not told of costs money, and nobody here can end it."""
+        for provider in sorted(providers - self._abandoned):
+            _log.error("machines_abandoned", provider=provider, action="configure it again, or end them there")
+        self._abandoned = providers
 
     async def _look(self, provider: str, region: str) -> None:
+        scope = (provider, region)
+        try:
+            good = await self._look_once(provider, region)
+        except Exception:  # noqa: BLE001 - one region that goes wrong must not keep the others from being looked at
+            _log.exception("machines_look_failed", provider=provider, region=region)
+            good = False
+        if good:
+            self._failures.pop(scope, None)
+            return
+        failures = self._failures.get(scope, (0, 0.0))[0] + 1
+        pause = min(3 * self._terms.look_calm, self._terms.look_busy * 2.0 ** min(failures - 1, 20))
+        self._failures[scope] = (failures, clock.boottime() + pause)
+
+    async def _look_once(self, provider: str, region: str) -> bool:
+        """Whether it could be looked at."""
         try:
             async with asyncio.timeout(self._terms.call):
                 listed = await self._providers[provider].list(self._deployment, region)
         except (ProviderError, TimeoutError) as error:
             # A list that could not be had says nothing about anything.
             _log.warning("machines_not_listed", provider=provider, region=region, error=str(error) or "no answer")
-            return
+            return False
         try:
             await self._take(provider, region, list(listed))
         except Unavailable as error:
+            # The database: no fault of the region.
             _log.warning("machines_not_compared", provider=provider, region=region, error=str(error))
+        return True
 
     async def _take(self, provider: str, region: str, listed: list[CloudMachine]) -> None:
         # Read after the list was made: whatever is on it had its row before it was asked for.

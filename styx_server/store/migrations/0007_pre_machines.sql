@@ -97,6 +97,7 @@ execute function refuse_instance_step();
 
 -- The machine's own join token: good once, for the agent of this instance and nobody else.
 alter table tokens add column instance_id bigint references instances (id);
+create index tokens_instance on tokens (instance_id) where instance_id is not null;
 
 -- As of its last beat: the agent holds what has not ended, or of which something is not stored yet.
 alter table agent_leases add column owing boolean not null default false;

@@ -77,6 +77,17 @@ update instances set
 where id = :id and state in (2, 6) and cloud_id = ''
 returning state;
 
+-- name: forget_refused
+-- Removes some instances that were refused so long ago that nobody asks why, with their tokens: there never was a machine.
+with old as (
+    select id from instances where state = 8 and end_time < now() - make_interval(days => :days::int)
+    order by end_time limit :count
+), unused as (
+    delete from tokens using old where tokens.instance_id = old.id
+)
+delete from instances using old where instances.id = old.id
+returning instances.id;
+
 -- name: postpone_call
 -- The call is to be made again.
 update instances set
@@ -93,6 +104,13 @@ update instances set
 where id = :id and state between 1 and 5
 returning state, agent_id;
 
+-- name: give_up
+-- An instance for which the provider was asked in vain is to end, unless its agent has joined meanwhile.
+update instances set
+    state = 6, release_time = coalesce(release_time, now()), next_time = now(), calls = 0, reason = :reason, message = :message
+where id = :id and state in (2, 3)
+returning state;
+
 -- name: drain_instance
 -- An instance gets no new work, and ends when what runs there has; from the deadline on that is stopped.
 with changed as (
@@ -101,6 +119,12 @@ with changed as (
 update agents set draining = true, drain_deadline = now() + :deadline::interval
 from changed where agents.id = changed.agent_id
 returning agents.id as agent_id;
+
+-- name: hasten_drain
+-- What runs on an instance that is out of service gets a deadline, unless it has one.
+update agents set drain_deadline = now() + :deadline::interval
+from instances
+where instances.id = :id and instances.state = 5 and agents.id = instances.agent_id and agents.drain_deadline is null;
 
 -- name: evict_instance
 -- The provider takes a machine back: it gets no new work, and is out of time at the deadline. Nothing when the agent is
@@ -154,6 +178,7 @@ select instances.id, instances.pool, instances.state, instances.offer, instances
     extract(epoch from now() - instances.idle_time)::float8 as idle_seconds,
     instances.expire_time <= now() as expired,
     coalesce(agents.drain_deadline <= now() - interval '1 minute', false) as overdue,
+    agents.drain_deadline is null as patient,
     coalesce(agents.revoke_time is not null, false) as revoked,
     coalesce(agent_leases.connected, false) as connected,
     coalesce(agent_leases.owing and agent_leases.beat_time > now() - interval '1 minute', false) as owing,
@@ -167,6 +192,10 @@ order by instances.id;
 -- name: read_scopes
 -- Where machines were ever rented, and how soon to look there again: something is unsure or ending, runs, or nothing.
 select provider, region,
+    exists (
+        select from instances
+        where instances.provider = cloud_scopes.provider and instances.region = cloud_scopes.region and instances.state between 2 and 6
+    ) as live,
     coalesce((
         select max(case when instances.state in (2, 6) or not agent_leases.connected then 2 else 1 end)
         from instances left join agent_leases on agent_leases.agent_id = instances.agent_id
