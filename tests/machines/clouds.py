@@ -222,7 +222,8 @@ class BootedMachine:
         self.machine.start(told)
 
     def switch_off(self) -> None:
-        self.machine.close()
+        # The cable stays: its other end is the server's address.
+        self.machine.pull_plug()
 
 
 def as_script(told: str) -> str:
