@@ -21,6 +21,7 @@ import structlog
 from styx_agent import clock, facts
 from styx_agent.config import Settings
 from styx_agent.errors import AgentError, AgentRemoved, AlreadyRunning, BadSettings
+from styx_agent.eviction import Eviction
 from styx_agent.hearing import Hearing
 from styx_agent.journal import Journal
 from styx_agent.ledger import Ledger
@@ -53,6 +54,7 @@ class App:
         self._ledger = Ledger(self._supervisor.say)
         self._hearing = Hearing(self._ledger)
         self._renewal = Renewal(self._ledger)
+        self._eviction = Eviction(settings.preemption_notice, self._ledger)
         self._supervisor.prepare()
         self._journal = Journal(settings.data_dir)
 
@@ -60,6 +62,7 @@ class App:
         self._hearing.take(message)
         if message["op"] == "welcome":
             self._renewal.on_welcome(message)
+            self._eviction.tell_supervisor()
 
     async def run(self) -> bool:
         """Runs until a signal, or until going on makes no sense; whether to start again in its place.
@@ -81,6 +84,7 @@ class App:
             ledger=self._ledger,
             supervisor=self._supervisor,
         )
+        self._eviction.start(link.set_draining)
         try:
             async with asyncio.TaskGroup() as group:
                 keeper = group.create_task(self._supervisor.keep())
@@ -93,6 +97,7 @@ class App:
         except BaseExceptionGroup as causes:
             raise _agent_error(causes) from None
         finally:
+            self._eviction.stop()
             self._supervisor.leave()
         return self._starts_again
 
@@ -100,6 +105,7 @@ class App:
         self._starts_again = False
         if self._stop.is_set():
             self._hurry.set()
+        self._eviction.on_signal()
         self._stop.set()
 
     def _on_hangup(self) -> None:
@@ -120,8 +126,11 @@ class App:
 
     async def _leave(self, link: Link) -> None:
         log.info("stopping", on_exit=self._settings.on_exit, attempts=len(self._ledger))
-        if self._settings.on_exit == "stop":
-            link.drain()
+        await self._eviction.last_look()
+        if self._ledger.notice is not None:
+            await self._eviction.see_off(lambda: link.is_connected, self._hurry)
+        elif self._settings.on_exit == "stop":
+            link.set_draining(True)
             await self._stop_tasks()
             await self._deliver(link)
         await link.leave("the agent was told to stop")

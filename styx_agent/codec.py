@@ -13,6 +13,7 @@ from styx.agent.v1 import agent_service_pb2 as wire
 from styx.v1 import agents_pb2, tasks_pb2
 from styx_agent.facts import Machine
 from styx_agent.ledger import Held
+from styx_agent.notices.notice import Notice
 from styx_agent.supervisor.wire import Message
 
 STREAMS = {"stdout": tasks_pb2.STDOUT, "stderr": tasks_pb2.STDERR}
@@ -115,6 +116,13 @@ class OrderWriter:
 def stop_terms(stop: wire.StopAttempt) -> tuple[str, int | None]:
     """Cause and grace of a stop."""
     return _CAUSES.get(stop.cause, "CANCEL"), micros(stop.grace) if stop.HasField("grace") else None
+
+
+def preemption_notice(notice: Notice | None, now_micros: int) -> wire.PreemptionNotice | None:
+    """That this machine is taken back, if it is."""
+    if notice is None:
+        return None
+    return wire.PreemptionNotice(time_left=duration(notice.left_micros(now_micros)), source=notice.source)
 
 
 def held_attempt(held: Held, now_micros: int) -> wire.HeldAttempt:

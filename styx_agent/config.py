@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from styx.errors import InvalidAddress
 from styx.locate import read_address, split_addresses
 from styx_agent.errors import BadSettings
+from styx_agent.notices.setting import NoticeSetting, read_setting
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _UNITS |= {f"{letter}i": 1024**power for power, letter in enumerate("KMGT", start=1)}
@@ -38,6 +39,7 @@ class Settings:
         cpus: None: what the machine has. The same for `memory_bytes` and `gpus`.
         gpus: model names, one for each accelerator.
         on_exit: what becomes of running tasks when the agent is told to end: `keep` or `stop`.
+        preemption_notice: who says that this machine is taken back; None: nobody.
     """
 
     server_urls: tuple[str, ...]
@@ -50,6 +52,7 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=dict)
     on_exit: str = "keep"
     die_with_parent: bool = False
+    preemption_notice: NoticeSetting | None = None
     log_format: str = "auto"
     log_level: str = "info"
 
@@ -113,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--label", dest="labels", metavar="KEY=VALUE", action="append", help="label that tasks can ask for; repeatable")
     add("--on-exit", choices=("keep", "stop"), help="what becomes of running tasks at SIGTERM; default: keep")
     add("--die-with-parent", action="store_true", default=None, help="end when the process that started this one does")
+    add("--preemption-notice", metavar="SOURCE", help="who says that this machine ends: file:/PATH, aws, gcp, term:S")
     add("--config", metavar="FILE", help="TOML file with the same names, for example server_url")
     add("--log-format", choices=("auto", "console", "json"), help="default: console on a terminal, else json")
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
@@ -130,6 +134,7 @@ _VARIABLES = {
     "gpus": "STYX_AGENT_GPUS",
     "labels": "STYX_AGENT_LABELS",
     "on_exit": "STYX_AGENT_ON_EXIT",
+    "preemption_notice": "STYX_AGENT_PREEMPTION_NOTICE",
     "config": "STYX_AGENT_CONFIG",
     "log_format": "STYX_LOG_FORMAT",
     "log_level": "STYX_LOG_LEVEL",
@@ -215,6 +220,13 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
+def _notice_setting(name: str, value: object) -> NoticeSetting:
+    try:
+        return read_setting(_text(name, value))
+    except ValueError as error:
+        raise BadSettings(f"{name} {error}, not {value!r}") from None
+
+
 def _path(name: str, value: object) -> Path:
     # Absolute, because the supervisor does not share our working directory.
     return Path(_text(name, value)).expanduser().absolute()
@@ -232,6 +244,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "labels": _own_labels,
     "on_exit": _one_of("keep", "stop"),
     "die_with_parent": _flag,
+    "preemption_notice": _notice_setting,
     "log_format": _one_of("auto", "console", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }

@@ -32,6 +32,7 @@ class Hearing:
         self._ledger.isolation = message["isolation"]
         self._ledger.cgroup = message["cgroup"]
         self._ledger.queues = message.get("queue", False)
+        self._ledger.heeds_notices = message.get("notice", False)
         if self._ledger.queues and self._ledger.capacity is not None:
             self._ledger.say(self._ledger.capacity)  # before any order, so that none starts without room
         known = set()

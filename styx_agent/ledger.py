@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from styx_agent.notices.notice import Notice
 from styx_agent.supervisor.wire import Message
 
 _REMEMBERED_FENCES = 20_000
@@ -100,6 +101,10 @@ class Ledger:
 
     Args:
         say: tells the supervisor.
+
+    Attributes:
+        heeds_notices: the supervisor knows what a notice is.
+        notice: this machine is being taken back.
     """
 
     def __init__(self, say: Callable[[Message], None]) -> None:
@@ -112,6 +117,8 @@ class Ledger:
         self.isolation = ""
         self.cgroup = False
         self.queues = False
+        self.heeds_notices = False
+        self.notice: Notice | None = None
         self.capacity: Message | None = None
         self.on_news: Callable[[], None] = lambda: None
         self.on_growth: Callable[[Stream], None] = lambda _stream: None

@@ -104,11 +104,11 @@ class Link:
         """Whether a session is open."""
         return self._session is not None and self._session.is_open
 
-    def drain(self) -> None:
-        """Asks for no new work, in this session and in those that follow."""
-        self._draining = True
+    def set_draining(self, draining: bool) -> None:
+        """Asks for no new work, in this session and in those that follow; or for work again."""
+        self._draining = draining
         if self._session is not None:
-            self._session.drain()
+            self._session.set_draining(draining)
 
     async def leave(self, reason: str) -> None:
         """Says Goodbye, if anybody listens."""
@@ -136,6 +136,7 @@ class Link:
                 data_dir=self._settings.data_dir,
                 orders=codec.OrderWriter(identity.agent_id, has_gpus=bool(self._machine.gpus)),
             )
+            self._session.draining = self._draining
             self._session.may_move = len(self._rotation.places) > 1
             await self._session.run(self._hello())
         return True

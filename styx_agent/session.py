@@ -136,9 +136,9 @@ class Session:
         self._farewell = reason
         self._wake.set()
 
-    def drain(self) -> None:
-        """Tells the server, with the next beat, that no new work is wanted."""
-        self.draining = True
+    def set_draining(self, draining: bool) -> None:
+        """Tells the server at once, with a beat, whether no new work is wanted."""
+        self.draining = draining
         self._wake.set()
 
     # What the server says.
@@ -225,12 +225,12 @@ class Session:
 
     async def _write(self, call: Any) -> None:
         next_beat = clock.boottime_micros()  # at once: a slow Welcome has used up part of the start window
-        drained = self.draining
+        said = _standing(self.draining, self._ledger)
         while self._farewell is None:
             now = clock.boottime_micros()
             moves_at = self._check(now)
-            if now >= next_beat or drained != self.draining:
-                drained = self.draining
+            if now >= next_beat or said != _standing(self.draining, self._ledger):
+                said = _standing(self.draining, self._ledger)
                 await self._beat(call)
                 next_beat = now + round(ids.around(self._beat_seconds) * 1e6)
             if self._ledger.has_news and len(self._reports) < _REPORTS_IN_FLIGHT:
@@ -256,8 +256,15 @@ class Session:
 
     async def _beat(self, call: Any) -> None:
         self._beat_seq += 1
-        beat = wire.Heartbeat(seq=self._beat_seq, live_fences=self._ledger.live_fences(), draining=self.draining)
-        self._beats[self._beat_seq] = clock.boottime_micros()
+        now = clock.boottime_micros()
+        beat = wire.Heartbeat(
+            seq=self._beat_seq,
+            live_fences=self._ledger.live_fences(),
+            draining=self.draining,
+            preemption_notice=codec.preemption_notice(self._ledger.notice, now),
+            owes=self._ledger.owes,
+        )
+        self._beats[self._beat_seq] = now
         await write_or_raise(call, wire.AgentMessage(heartbeat=beat))
 
     async def _report(self, call: Any, *, busy: bool) -> None:
@@ -271,6 +278,11 @@ class Session:
         await write_or_raise(call, wire.AgentMessage(report=report))
         for held in news:
             await failpoints.reach("link.end.sent" if held.ended else "link.start.sent")
+
+
+def _standing(draining: bool, ledger: Ledger) -> tuple[bool, bool]:
+    """What the server hears of at once: whether this agent leaves, and then, whether its machine may end."""
+    return draining, draining and ledger.owes
 
 
 def _says_started(held: Held) -> bool:

@@ -95,6 +95,8 @@ class App:
             database, self.shapes, self.clock, on_over=self.news.attempts_over, on_change=self.news.changed
         )
         self.delivery = Delivery(database, self.registry, self.reports, self.clock, identity.replica_id)
+        self.removal = Removal(database, self.registry, self.reports, self.news.agents_changed, terms)
+        self.machinery = _machinery(self, rental)
         self.sessions = _sessions(self)
         self.submission = Submission(database, self.shapes, self.clock, on_stored=self.news.tasks_stored)
         self.tasks = Tasks(
@@ -110,8 +112,6 @@ class App:
         self.logs = LogReading(database, self.streams, on_follow=self.interest.follow)
         self.agents = Agents(database, self.shapes, self.clock, on_change=self.news.agents_changed, terms=terms)
         self.information = _information(self)
-        self.removal = Removal(database, self.registry, self.reports, self.news.agents_changed, terms)
-        self.machinery = _machinery(self, rental)
         self.reaper = Reaper(database, self.reports, self.clock, self.news.agents_changed, terms)
         self.leadership = _leadership(self)
 
@@ -355,6 +355,7 @@ def _sessions(app: App) -> Sessions:
             interest=app.interest,
             streams=app.streams,
             on_change=app.news.agents_changed,
+            on_notice=app.machinery.eviction.take,
             terms=app.terms,
         ),
     )

@@ -16,6 +16,7 @@ from styx_server.services.budgets import WATCH_SECONDS, Budgets
 from styx_server.services.catalog import Catalog
 from styx_server.services.giving_back import EndsMachines, NobodyEnds
 from styx_server.services.machines.ends import Ends
+from styx_server.services.machines.eviction import Eviction
 from styx_server.services.machines.intents import Intents
 from styx_server.services.machines.refusals import Refusals
 from styx_server.services.machines.renting import PERIOD_SECONDS as RENTING_SECONDS
@@ -96,6 +97,7 @@ class Machinery:
         self.wake_scaling = Wake()
         self.wake_sweeping = Wake()
         self.ends = Ends(database, around.removal, around.reports, around.on_agents)
+        self.eviction = Eviction(database, world.memory, around.on_agents)
         self.ender: EndsMachines = self.ends if world.providers else NobodyEnds()
         self.intents = Intents(database, around.clock, world.deployment_id, terms)
         self.renting = Renting(database, world.providers, world.memory, around.wants, self.wake_scaling, terms)

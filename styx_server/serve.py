@@ -11,15 +11,15 @@ import json
 import os
 import signal
 import socket
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
 import uvicorn
 
 from styx_server import VERSION
-from styx_server.app import App
 from styx_server.bundle import BundleError, Shelf
 from styx_server.config import Settings
 from styx_server.core.errors import StyxError, Unavailable
@@ -37,6 +37,9 @@ from styx_server.store.opening import DatabaseUnusable, open_database
 from styx_server.store.partitions import make_partitions
 from styx_server.transport.server import GrpcServer
 from styx_server.web.app import make_app
+
+if TYPE_CHECKING:
+    from styx_server.app import App
 
 _log = structlog.get_logger()
 
@@ -60,9 +63,14 @@ async def serve(settings: Settings) -> None:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
-        if embedded is not None:
-            await embedded.start()
-            stack.push_async_callback(embedded.stop)
+        async with asyncio.TaskGroup() as group:
+            # Half of a start is loading this program; the database starts meanwhile.
+            group.create_task(asyncio.to_thread(import_module, "styx_server.app"))
+            if embedded is not None:
+                await embedded.start()
+                stack.push_async_callback(embedded.stop)
+        from styx_server.app import App
+
         replica_id = new_uuid()
         address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
         database = await _connect(settings, address, replica_id)

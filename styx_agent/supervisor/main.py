@@ -165,6 +165,7 @@ class Supervisor:
             "isolation": isolation(self._cgroups),
             "cgroup": self._cgroups is not None,
             "queue": True,
+            "notice": True,
             "lease": None if lease is None else [lease.sent_micros, lease.window_micros],
             "attempts": self._warden.attempts(),
         }

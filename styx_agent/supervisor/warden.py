@@ -14,6 +14,7 @@ from styx import failpoints
 from styx_agent.supervisor import clock, rules
 from styx_agent.supervisor.attempt import Attempt, Surroundings
 from styx_agent.supervisor.children import Children
+from styx_agent.supervisor.eviction import Eviction
 from styx_agent.supervisor.journal import Journal
 from styx_agent.supervisor.leases import LeaseKeeper
 from styx_agent.supervisor.news import News
@@ -60,6 +61,7 @@ class Warden:
         self._spent: dict[int, None] = {}
         self._condemned: set[int] = set()
         self._room = Room()
+        self._eviction = Eviction()
         self._to_start: list[Attempt] = []
         self._news = News()
         self._grown: dict[tuple[int, str], int] = {}
@@ -88,7 +90,8 @@ class Warden:
             case "start":
                 self._start(rules.StartOrder.from_message(message))
             case "stop" if attempt := self._live.get(message["fence"]):
-                attempt.stop(message["cause"], message.get("grace_micros"))
+                cause, grace, now = message["cause"], message.get("grace_micros"), clock.boottime_micros()
+                attempt.stop(cause, self._eviction.grace_of(cause, grace, now))
             case "extend":
                 self._extend(message["sent_micros"], message["window_micros"])
             case "recorded":
@@ -99,6 +102,10 @@ class Warden:
                 self._forget(message["fence"])
             case "capacity":
                 self._room.resize(rules.Need(cpus_milli=message["cpus_milli"], memory_bytes=message["memory_bytes"]))
+            case "notice":
+                self._eviction.announce(message["kill_micros"], message["over_micros"])
+                for attempt in list(self._live.values()):
+                    self._evict(attempt)
             case "stop_all":
                 for attempt in list(self._live.values()):
                     attempt.stop(message["cause"], min(attempt.order.grace_micros, message["grace_micros"]))
@@ -111,6 +118,12 @@ class Warden:
         attempt = Attempt(order, f"{self._directory}/attempts/{fence}", self.around)
         self._live[fence] = attempt
         self._room.enter(attempt)
+        self._evict(attempt)
+
+    def _evict(self, attempt: Attempt) -> None:
+        now = clock.boottime_micros()
+        if self._eviction.holds(now):
+            attempt.stop("PREEMPT", self._eviction.grace(now))
 
     def _extend(self, sent_micros: int, window_micros: int) -> None:
         if self._leases.extend(sent_micros, window_micros):
@@ -180,7 +193,7 @@ class Warden:
             self._to_start.append(attempt)
         if not self._journal.commit():
             # Nothing may start, and no end be heard of, before it is on disk.
-            self._try_again_soon()
+            _try_again_soon(self.around.reactor)
             return False
         if self._to_start:
             failpoints.hit("supervisor.order.journaled")
@@ -193,14 +206,11 @@ class Warden:
         if self._journal.commit():  # ends of what could not be started
             self._tell()
         else:
-            self._try_again_soon()
+            _try_again_soon(self.around.reactor)
         for fence in [fence for fence in self._condemned if fence not in self._live]:
             self._condemned.discard(fence)
             self._forget(fence)
         return bool(self._to_start)
-
-    def _try_again_soon(self) -> None:
-        self.around.reactor.call_after(_RETRY_MICROS, lambda: None)  # a round is all it takes
 
     def _tell(self) -> None:
         # What has ended says all of its streams with its end.
@@ -214,6 +224,10 @@ class Warden:
             self._send(messages)
         for message in changed:
             failpoints.hit("supervisor.exit.told" if message["state"] == "ENDED" else "supervisor.start.told")
+
+
+def _try_again_soon(reactor: Reactor) -> None:
+    reactor.call_after(_RETRY_MICROS, lambda: None)  # a round is all it takes
 
 
 def _positions(attempt: Attempt) -> list[Message]:

@@ -89,6 +89,19 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreemptionNotice:
+    """The provider takes an agent's machine back.
+
+    Attributes:
+        left_seconds: until the machine ends, from when this was heard.
+        source: who said so, in the agent's words.
+    """
+
+    left_seconds: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """An order to start an attempt.
 

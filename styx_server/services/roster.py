@@ -50,7 +50,10 @@ class Roster:
         if agent_ids is None:
             self._all_at = 0.0
         else:
-            self._changed.update(map(AgentId, agent_ids))
+            for agent_id in map(AgentId, agent_ids):
+                # It may just have left service: until it was read again it gets nothing.
+                self._ledger.fleet.set_accepting(agent_id, accepting=False)
+                self._changed.add(agent_id)
 
     def attempts_over(self, fences: Iterable[Fence]) -> None:
         """Gives back what attempts held."""
@@ -103,7 +106,8 @@ class Roster:
             self._all_at = 0.0
             raise
         for row in rows:
-            self._ledger.fleet.set_accepting(row["id"], row["accepting"] and row["id"] not in self._silent)
+            if row["id"] not in self._changed:
+                self._ledger.fleet.set_accepting(row["id"], row["accepting"] and row["id"] not in self._silent)
 
     def _is_news(self, row: Row) -> bool:
         """Whether the agent is new, has a new session, or is judged in another way since its pool was changed."""

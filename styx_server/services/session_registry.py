@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from styx_server.core.errors import StyxError
-from styx_server.core.session import Assignment, StopOrder, Verdict
+from styx_server.core.session import Assignment, PreemptionNotice, StopOrder, Verdict
 from styx_server.core.task import AgentId, Fence, Outcome, TaskId
 
 
@@ -63,6 +63,9 @@ class Session:
         vanished: attempts that Hello did not name, and how each must have ended.
         confirmed: a beat came through it, so its agent lives in it. Nothing is concluded from Hello before: a server
             may act on one whose agent gave up waiting and is in another session by now.
+        owing: the agent holds something that has not ended, or of which something is not stored yet.
+        notice: the agent's machine is being taken back.
+        noticed: that has been acted on.
         removed: set when the agent was removed: whatever else it has open here ends too.
     """
 
@@ -74,6 +77,9 @@ class Session:
     leaving: bool
     vanished: Sequence[tuple[TaskId, Fence, Outcome]] = ()
     confirmed: bool = False
+    owing: bool = False
+    notice: PreemptionNotice | None = None
+    noticed: bool = False
     known: dict[Fence, Known] = field(default_factory=dict)
     removed: asyncio.Event = field(default_factory=asyncio.Event)
 

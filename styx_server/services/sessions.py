@@ -7,7 +7,7 @@ itself belongs to `transport`; here it is something that takes commands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ from styx import failpoints
 from styx_server.clock import Clock
 from styx_server.core.errors import Superseded, Unavailable
 from styx_server.core.lease import USUAL_TERMS, LeaseTerms
-from styx_server.core.session import Hello, StopOrder
+from styx_server.core.session import Hello, PreemptionNotice, StopOrder
 from styx_server.core.task import AgentId, Fence
 from styx_server.services.greeting import Entry, Greeting, cloned
 from styx_server.services.group_commit import GroupCommit
@@ -52,12 +52,14 @@ class Parties:
     Attributes:
         streams: what this server remembers of output.
         on_change: told of agents whose sessions began, ended or changed.
+        on_notice: told of each agent whose machine is taken back, once in a session.
     """
 
     reports: Reports
     interest: Interest
     streams: LogStreams
     on_change: Callable[[Iterable[AgentId]], None]
+    on_notice: Callable[[AgentId, PreemptionNotice], Awaitable[None]]
     terms: LeaseTerms = USUAL_TERMS
 
 
@@ -76,6 +78,7 @@ class Sessions:
         self._interest = parties.interest
         self._streams = parties.streams
         self._on_change = parties.on_change
+        self._on_notice = parties.on_notice
         self.beats: GroupCommit[tuple[Session, bool], bool] = GroupCommit(
             "beats", self._renew, clock=clock, patience=lambda _: 1.0
         )
@@ -170,8 +173,18 @@ class Sessions:
         if leaving != session.leaving:
             session.leaving = leaving
             self._on_change([session.agent_id])
+        await self._heed(session)
         stops = [known.stop for known in session.known.values() if known.stop is not None]
         return BeatAnswer(stops=stops, unknown=await self._confirm_unknown(session, suspects))
+
+    async def _heed(self, session: Session) -> None:
+        """Acts on a notice. When that fails, the next beat says it again."""
+        if session.notice is None:
+            session.noticed = False
+        elif not session.noticed:
+            with suppress(Unavailable):
+                await self._on_notice(session.agent_id, session.notice)
+                session.noticed = True
 
     def _refuse_clone(self, hello: Hello) -> None:
         """Two programs with one identity would each have the other's attempts called dead.
@@ -201,6 +214,7 @@ class Sessions:
             agent_ids=[session.agent_id for session, _ in beats],
             epochs=[session.epoch for session, _ in beats],
             leavings=[leaving for _, leaving in beats],
+            owings=[session.owing for session, _ in beats],
             now=None,
         )
         await failpoints.reach("server.beat.committed")

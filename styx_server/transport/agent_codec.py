@@ -19,6 +19,7 @@ from styx_server.core.session import (
     LogEnd,
     LogGap,
     LogStream,
+    PreemptionNotice,
     StopOrder,
     Verdict,
 )
@@ -31,6 +32,7 @@ from styx_server.transport.needs_codec import with_alternative
 
 MAX_MESSAGE_CHARS: Final = 1000
 _MAX_CPU_SECONDS: Final = 1e9
+_MAX_NOTICE_SECONDS: Final = 86_400.0
 _MAX_EPOCH: Final = 2**53
 _MAX_AGE_MICROS: Final = 10**15
 _STATES: Final[dict[int, AttemptState]] = {state.value: state for state in AttemptState}
@@ -53,6 +55,15 @@ def hello(message: wire.Hello, now: datetime) -> Hello:
         draining=message.draining,
         queues=wire.FEATURE_QUEUE in message.features,
     )
+
+
+def notice(message: wire.Heartbeat) -> PreemptionNotice | None:
+    """That the agent's machine is taken back, if the beat says so."""
+    if not message.HasField("preemption_notice"):
+        return None
+    left = duration_seconds(message.preemption_notice, "time_left") or 0.0
+    source = _clean(message.preemption_notice.source)
+    return PreemptionNotice(left_seconds=max(0.0, min(left, _MAX_NOTICE_SECONDS)), source=source)
 
 
 def report(message: wire.AttemptReport, now: datetime) -> AttemptReport:

@@ -228,6 +228,7 @@ class SessionStream:
         """The newest beat says all that those before it did, so it takes the place of one that waits."""
         suspects = self._sessions.suspects(session, [Fence(fence) for fence in beat.live_fences])
         self._beat = (beat.seq, suspects, beat.draining)
+        session.owing, session.notice = beat.owes, agent_codec.notice(beat)
         if not self._answering_beats:
             self._answering_beats = True
             self._group.create_task(self._answer_beats(session))

@@ -144,7 +144,7 @@ async def test_offers_are_listed_by_price(shell: Shell) -> None:
 async def test_a_plan_says_what_would_be_rented_and_why(shell: Shell) -> None:
     await priced(shell)
     plan = await shell.good("plan", "--gpus", "L4:1", "--spot", "--", "python", "train.py")
-    assert plan.startswith("would rent 1 machine for 0.3000 $/h\n  1 x one-l4 spot in fake/north: 4 cpus")
+    assert plan.startswith("would rent 1 machine for $0.3000/h\n  1 x one-l4 spot in fake/north: 4 cpus")
     assert "Dropped" in plan
     data = await shell.data("plan", "--cpus", "2", "--count", "6")
     assert [(each["offer"]["region"], each["count"]) for each in data["machines"]] == [("south", 3)]

@@ -170,7 +170,7 @@ def test_alternatives_compete_by_price_or_go_by_their_order(
         (MachineNeeds(places=(WEST,)), an_offer(), DropReason.PLACE, "are not in aws/us-west-2/us-west-2b"),
         (MachineNeeds(), an_offer(spot=True), DropReason.SPOT, "are spot"),
         (MachineNeeds(spot=SpotUse.ONLY), an_offer(), DropReason.SPOT, "are not spot"),
-        (MachineNeeds(max_price_micros=50_000), an_offer(), DropReason.PRICE, "cost more than 0.0500 $/h"),
+        (MachineNeeds(max_price_micros=50_000), an_offer(), DropReason.PRICE, "cost more than $0.0500/h"),
     ],
 )
 def test_what_is_left_out_says_why(need: MachineNeeds, offer: Offer, reason: DropReason, words: str) -> None:
@@ -186,8 +186,8 @@ def test_the_sentence_counts_and_names_what_came_nearest() -> None:
     )
     need = MachineNeeds(gpu_name="A100", gpu_count=8, max_price_micros=20_000_000)
     assert rank([need], book, nothing_blocked).sentence() == (
-        "nothing fits: of 4 offers 2 have no A100, 2 cost more than 20.00 $/h; "
-        "the nearest is p4 in aws/us-east-1/us-east-1a at 30.00 $/h"
+        "nothing fits: of 4 offers 2 have no A100, 2 cost more than $20.00/h; "
+        "the nearest is p4 in aws/us-east-1/us-east-1a at $30.00/h"
     )
     two = rank([need, MachineNeeds(arch="riscv")], book, nothing_blocked).sentence()
     assert two.startswith("nothing fits: alternative 1: of 4 offers 2 have no A100")
@@ -263,8 +263,8 @@ def test_one_rule_says_which_accelerator_is_meant(name: str, wanted: str, meant:
 
 def test_small_prices_keep_the_digits_that_tell_them_apart() -> None:
     assert [dollars(micros) for micros in (0, 4_200, 1_000_000, 32_772_600)] == [
-        "0.00 $/h",
-        "0.0042 $/h",
-        "1.00 $/h",
-        "32.77 $/h",
+        "$0.00/h",
+        "$0.0042/h",
+        "$1.00/h",
+        "$32.77/h",
     ]

@@ -82,7 +82,7 @@ def test_as_many_as_the_work_needs_and_the_pool_may_have(count: int, machines: i
 def test_what_is_on_its_way_counts_as_if_it_were_there(state: InstanceState) -> None:
     result = plan([wants(3)], [standing(state=state)])
     assert len(result.rents) == 1
-    assert result.words[ONE_CORE] == "i1, two in p/r/z for 0.0001 $/h is on the way; renting"
+    assert result.words[ONE_CORE] == "i1, two in p/r/z for $0.0001/h is on the way; renting"
     assert plan([wants(2)], [standing(state=state)]).rents == []
 
 

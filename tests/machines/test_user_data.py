@@ -27,11 +27,11 @@ BOOT = Boot(
     bundle_sha256="ab" * 32,
 )
 SIZE = MachineSize(cpus_milli=96_000, memory_bytes=1152 << 30, gpu_name="A100-80GB", gpu_count=8)
-LINE = st.text(min_size=1, max_size=60).filter(str.isprintable)
+PRINTABLE = st.characters(exclude_categories=("C", "Z"))
+LINE = st.text(PRINTABLE | st.just(" "), min_size=1, max_size=60)
 HOST = st.from_regex(r"[a-z][a-z0-9.-]{0,30}", fullmatch=True)
-URL = st.builds(lambda host, port, tail: f"http://{host}:{port}/{tail}", HOST, st.integers(1, 65535), LINE).filter(
-    lambda url: not set(url) & set(", ")
-)
+TAIL = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters=","), max_size=60)
+URL = st.builds(lambda host, port, tail: f"http://{host}:{port}/{tail}", HOST, st.integers(1, 65535), TAIL)
 
 
 def commands(text: str) -> dict[str, str]:
@@ -100,6 +100,7 @@ def test_what_is_too_large_is_refused_with_both_sizes() -> None:
     [
         ({"agent_name": "a\nb"}, "agent_name"),
         ({"agent_name": ""}, "agent_name"),
+        ({"preemption_notice": "aws\nx"}, "preemption_notice"),
         ({"join_token": "a\x1b[0m"}, "join_token"),
         ({"server_urls": ("http://a\u2028b",)}, "server_urls"),
         ({"server_urls": ("http://a, http://b",)}, "neither commas nor spaces"),
@@ -142,6 +143,12 @@ def test_odd_characters_reach_the_agent_as_they_are(
     assert float(words[2].removeprefix("--cpus=")) == cpus / 1000
     scripts = commands(user_data(boot, size))
     assert boot_script(boot, size).startswith(scripts["bootcmd"])
+
+
+def test_the_agent_is_told_who_announces_the_end_of_its_machine(tmp_path: Path) -> None:
+    told = agent_words(boot_script(dataclasses.replace(BOOT, preemption_notice="aws"), SIZE), tmp_path)
+    assert "--preemption-notice=aws" in told
+    assert not any("preemption" in word for word in agent_words(boot_script(BOOT, SIZE), tmp_path))
 
 
 @settings(max_examples=30, deadline=None)

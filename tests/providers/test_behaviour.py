@@ -318,8 +318,8 @@ async def test_a_check_says_who_one_is_and_what_was_found(market: Market) -> Non
 
 async def test_calls_do_not_hold_the_event_loop(market: Market) -> None:
     order = market.order("styx-a1")
-    assert await turns_during(market.provider.rent(order)) > 10
-    assert await turns_during(market.provider.list(market.deployment, order.offer.place.region)) > 10
+    assert await turns_during(market.provider.rent(order)) > 2
+    assert await turns_during(market.provider.list(market.deployment, order.offer.place.region)) > 2
 
 
 async def turns_during(call: Coroutine[object, object, object]) -> int:

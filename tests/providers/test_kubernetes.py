@@ -92,6 +92,8 @@ def test_a_pod_ends_by_itself_and_is_not_started_again() -> None:
     assert spec["restartPolicy"] == "Never"
     assert spec["activeDeadlineSeconds"] == 604_800
     assert spec["terminationGracePeriodSeconds"] == SETTINGS.grace_seconds
+    notice = {"name": "STYX_AGENT_PREEMPTION_NOTICE", "value": f"term:{SETTINGS.grace_seconds}"}
+    assert notice in spec["containers"][0]["env"]
 
 
 def test_what_runs_in_a_pod_has_no_account_in_the_cluster_and_no_power_over_the_node() -> None:

@@ -211,7 +211,7 @@ async def test_limits_of_a_pool_hold_in_the_database(shop: Shop) -> None:
     wishes = await asyncio.gather(*(shop.wish() for _ in range(5)))
     assert sorted(isinstance(each, str) for each in wishes) == [False, False, True, True, True]
     await shop.server.rows('update pools set spec = \'{"max_machines": 9, "max_price_micros": 250000}\'')
-    assert "pool default may cost 0.2500 $/h" in str(await shop.wish())
+    assert "pool default may cost $0.2500/h" in str(await shop.wish())
 
 
 async def test_nothing_is_rented_while_renting_is_frozen_or_another_leads(shop: Shop) -> None:

@@ -14,6 +14,11 @@ ABOUT_TIMES = {
     "get_status": "the same",
     "forget_requests": "request ids are promised for a time",
     "retiring_agents": "operators give deadlines",
+    "due_instances": "a call that costs money is made again after a while; too soon or too late, its key is the same",
+    "hasten_calls": "the same",
+    "live_instances": "machines have a time at which they leave, and drains have deadlines",
+    "known_machines": "an agent heard of lately keeps its machine, whatever a list says; a jump delays that",
+    "note_strangers": "a machine that nobody knows is left alone for a while",
     "lock_lease": "a copied agent is refused while the original was heard of lately; a jump delays that or undoes it",
 }
 _COMPARED = re.compile(r"(?:[<>]=?\s*(?:coalesce\([^()]*,\s*)?now\(\)|now\(\)\)?\s*[<>])")

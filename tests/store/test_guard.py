@@ -289,8 +289,8 @@ async def insert(connection: asyncpg.Connection, table: str, columns: dict[str, 
 
 async def test_an_instance_takes_only_steps_of_the_cores_table(connection: asyncpg.Connection) -> None:
     row = await connection.fetchrow(
-        "insert into instances (pool, provider, region, zone, machine_type, spot, price_micros, offer, key, cloud_id,"
-        " expire_time) values ('p', 'fake', 'r', '', 't', false, 1, '{}', 'k', 'c', now()) returning id"
+        "insert into instances (id, pool, provider, region, zone, machine_type, spot, price_micros, offer, key,"
+        " cloud_id, expire_time) values (1, 'p', 'fake', 'r', '', 't', false, 1, '{}', 'k', 'c', now()) returning id"
     )
     assert row is not None
     wrong = []

@@ -303,7 +303,7 @@ async def test_a_beat_touches_no_index(store: Database) -> None:
         await run(
             connection,
             "renew_leases",
-            {"agent_ids": [1, 2, 3], "epochs": [1, 1, 1], "leavings": [False] * 3, "now": None},
+            {"agent_ids": [1, 2, 3], "epochs": [1, 1, 1], "leavings": [False] * 3, "owings": [False] * 3, "now": None},
         )
         after = await updates(connection, "agent_leases")
     assert after["n_tup_hot_upd"] - before["n_tup_hot_upd"] == 3

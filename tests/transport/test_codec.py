@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
 from styx.agent.v1 import agent_service_pb2
 from styx.v1 import tasks_pb2
 from styx_server.core.errors import InvalidRequest
+from styx_server.core.session import PreemptionNotice
 from styx_server.core.states import AttemptState, TaskState
 from styx_server.core.task import AgentId, TaskId, TaskView
 from styx_server.transport import agent_codec, codec
@@ -153,3 +155,19 @@ def test_labels_that_only_the_server_sets_are_not_taken_from_an_agent() -> None:
     labels = {"styx/spot": "false", "styx/provider": "aws", "rack": "7"}
     message = agent_service_pb2.Hello(agent_id=1, labels=labels)
     assert agent_codec.hello(message, datetime.now(UTC)).labels == {"rack": "7"}
+
+
+def test_a_notice_is_read_from_a_beat_within_bounds() -> None:
+    notice = agent_service_pb2.PreemptionNotice(time_left=Duration(seconds=120), source="aws")
+    assert agent_codec.notice(agent_service_pb2.Heartbeat()) is None
+    assert agent_codec.notice(agent_service_pb2.Heartbeat(preemption_notice=notice)) == PreemptionNotice(
+        left_seconds=120, source="aws"
+    )
+    wild = agent_service_pb2.PreemptionNotice(time_left=Duration(seconds=-5), source="\0" + "x" * 5000)
+    found = agent_codec.notice(agent_service_pb2.Heartbeat(preemption_notice=wild))
+    assert found is not None
+    assert (found.left_seconds, len(found.source)) == (0, agent_codec.MAX_MESSAGE_CHARS)
+    wild.time_left.seconds = 10**11
+    found = agent_codec.notice(agent_service_pb2.Heartbeat(preemption_notice=wild))
+    assert found is not None
+    assert found.left_seconds == 86_400

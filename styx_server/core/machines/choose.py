@@ -87,7 +87,7 @@ class Drop:
     """Offers that were left out for one reason.
 
     Attributes:
-        words: what they are, for people: `have no A100`, `cost more than 2.00 $/h`.
+        words: what they are, for people: `have no A100`, `cost more than $2.00/h`.
         example: the cheapest of them.
     """
 
@@ -291,7 +291,7 @@ def fits_at_once(need: MachineNeeds, size: MachineSize) -> int:
 def dollars(micros: int) -> str:
     """A price for people. Small ones keep the digits that tell them apart."""
     amount = micros / MICROS
-    return f"{amount:.2f} $/h" if amount >= 1 or not micros else f"{amount:.4f} $/h"
+    return f"${amount:.2f}/h" if amount >= 1 or not micros else f"${amount:.4f}/h"
 
 
 def _misfit(need: MachineNeeds, model: Model) -> tuple[DropReason, str] | None:

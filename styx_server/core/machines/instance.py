@@ -101,6 +101,7 @@ class Boot:
         bundle_sha256: of the agent's bundle, which the servers give out under this digest; empty: it is there already.
         join_seconds: a machine that has not joined by then ends itself.
         silent_seconds: and so does one that has run nothing and heard of no server for this long.
+        preemption_notice: who tells the agent that the machine is taken back, in the agent's words; empty: nobody.
     """
 
     server_urls: tuple[str, ...]
@@ -109,6 +110,7 @@ class Boot:
     bundle_sha256: str = ""
     join_seconds: int = 900
     silent_seconds: int = 7200
+    preemption_notice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

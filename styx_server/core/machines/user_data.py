@@ -73,6 +73,8 @@ def _told(boot: Boot, size: MachineSize, life_seconds: int) -> str:
         flags.append(f"--memory={size.memory_bytes}")
     if size.gpu_count:
         flags.append(f"--gpus={size.gpu_name}:{size.gpu_count}")
+    if boot.preemption_notice:
+        flags.append(f"--preemption-notice={boot.preemption_notice}")
     return (
         "cat >\"$root/etc/styx/machine.conf\" <<'STYX_END'\n"
         f"server_urls={shlex.quote(','.join(_http(boot)))}\n"
@@ -108,6 +110,7 @@ def _check(boot: Boot, size: MachineSize) -> None:
         ("join_token", boot.join_token),
         ("agent_name", boot.agent_name),
         ("gpu_name", size.gpu_name or "none"),
+        ("preemption_notice", boot.preemption_notice or "none"),
     ):
         if not text or not text.isprintable():
             raise _invalid(name, f"must be a text of one line without control characters, not {text!r}")

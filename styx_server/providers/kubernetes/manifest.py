@@ -123,11 +123,13 @@ def _labels(order: RentOrder) -> dict[str, str]:
 
 def _container(order: RentOrder, settings: KubernetesSettings) -> dict[str, Any]:
     resources = _resources(order, settings)
+    # The signal to end is all that a pod hears, whether its node is taken back, drained or too full.
+    environment = {**_ENVIRONMENT, "STYX_AGENT_PREEMPTION_NOTICE": f"term:{settings.grace_seconds}"}
     return {
         "name": "agent",
         "image": order.image or settings.image,
         "command": ["/bin/sh", f"{_BOOT_DIR}/{_BOOT}"],
-        "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
         "resources": {"requests": resources, "limits": resources},
         "securityContext": _container_security(settings),
         "volumeMounts": [

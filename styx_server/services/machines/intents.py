@@ -46,6 +46,10 @@ _SYSTEM_BYTES: Final = 50 << 30
 """More than an image with the drivers of accelerators takes; and a small wish is no reason for a small disk."""
 
 
+_NOTICES: Final = {"aws": "aws", "gcp": "gcp"}
+"""Whose metadata service tells a spot machine that it is taken back. The other providers say it themselves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """How machines out there find their way back.
@@ -122,6 +126,7 @@ class Intents:
             agent_name=f"i{instance_id}-{offer.machine_type}"[:200],
             bundle_sha256=reach.bundle_sha256,
             join_seconds=round(self._terms.join),
+            preemption_notice=_NOTICES.get(offer.place.provider, "") if offer.spot else "",
         )
         order = RentOrder(
             instance_id=instance_id,

@@ -55,6 +55,7 @@ class Refusals:
 
     async def preempted(self, place: Place) -> None:
         """A spot machine was taken back."""
+        await self.read()  # on a server that rents nothing, nobody else does
         await self._put(self.blocks.preempt(place, self._clock.now()))
 
     async def _put(self, block: Block) -> None:

@@ -127,7 +127,7 @@ class Scaling:
         state = InstanceState(row["state"])
         if state is InstanceState.LAUNCHED and row["launched_seconds"] > self._terms.join:
             await ends.give_back(instance_id, agent_id, "never_joined", "its agent did not join in time")
-        elif state is InstanceState.DRAINING and (not row["attempts"] or row["overdue"]):
+        elif state is InstanceState.DRAINING and (not (row["attempts"] or row["owing"]) or row["overdue"]):
             await ends.give_back(instance_id, agent_id, row["reason"], row["message"], force=row["overdue"])
         elif state is InstanceState.READY and row["revoked"]:
             await ends.give_back(instance_id, agent_id, "agent_removed", "its agent was removed", force=True)

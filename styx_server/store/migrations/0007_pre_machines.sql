@@ -98,6 +98,9 @@ execute function refuse_instance_step();
 -- The machine's own join token: good once, for the agent of this instance and nobody else.
 alter table tokens add column instance_id bigint references instances (id);
 
+-- As of its last beat: the agent holds what has not ended, or of which something is not stored yet.
+alter table agent_leases add column owing boolean not null default false;
+
 -- Which of its task's alternatives a live attempt holds; null: the task has none.
 alter table live_attempts add column alternative smallint;
 

@@ -73,8 +73,10 @@ update agent_leases set epoch = epoch + 1, connected = false where agent_id = an
 -- name: renew_leases
 -- Stores beats; those that are not returned belong to a session that was replaced.
 update agent_leases set
-    lease_seq = lease_seq + 1, beat_time = coalesce(:now::timestamptz, now()), connected = true, leaving = input.leaving
-from unnest(:agent_ids::bigint[], :epochs::bigint[], :leavings::boolean[]) as input (id, epoch, leaving)
+    lease_seq = lease_seq + 1, beat_time = coalesce(:now::timestamptz, now()), connected = true, leaving = input.leaving,
+    owing = input.owing
+from unnest(:agent_ids::bigint[], :epochs::bigint[], :leavings::boolean[], :owings::boolean[])
+    as input (id, epoch, leaving, owing)
 join agents on agents.id = input.id and agents.revoke_time is null
 where agent_leases.agent_id = input.id and agent_leases.epoch = input.epoch
 returning agent_leases.agent_id, agent_leases.epoch;

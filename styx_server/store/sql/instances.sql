@@ -102,6 +102,22 @@ update agents set draining = true, drain_deadline = now() + :deadline::interval
 from changed where agents.id = changed.agent_id
 returning agents.id as agent_id;
 
+-- name: evict_instance
+-- The provider takes a machine back: it gets no new work, and is out of time at the deadline. Nothing when the agent is
+-- on no rented machine, or that is being given back.
+with found as (
+    select id, reason <> :reason as fresh from instances where agent_id = :agent_id and state in (4, 5) for update
+), changed as (
+    update instances set state = 5, reason = :reason, message = case when fresh then :message else message end
+    from found where instances.id = found.id
+    returning instances.id, agent_id, provider, region, zone, fresh
+), drained as (
+    update agents set draining = true,
+        drain_deadline = least(drain_deadline, now() + make_interval(secs => :seconds::float8))
+    from changed where agents.id = changed.agent_id
+)
+select provider, region, zone, fresh from changed;
+
 -- name: join_instance
 -- The agent of an instance has come. Nothing when the instance has one, or is being given back.
 update instances set state = 4, agent_id = :agent_id, join_time = now(), request = null
@@ -140,6 +156,7 @@ select instances.id, instances.pool, instances.state, instances.offer, instances
     coalesce(agents.drain_deadline <= now() - interval '1 minute', false) as overdue,
     coalesce(agents.revoke_time is not null, false) as revoked,
     coalesce(agent_leases.connected, false) as connected,
+    coalesce(agent_leases.owing and agent_leases.beat_time > now() - interval '1 minute', false) as owing,
     (select count(*) from live_attempts where live_attempts.agent_id = instances.agent_id) as attempts
 from instances
 left join agents on agents.id = instances.agent_id
