@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 
 import styx
 from styx.models import Agent, AgentState
-from styx_server.bundle import Shelf
+from styx_server.bundle import BundleError, Shelf, wheels
 from styx_server.core.machines.instance import Boot
 from styx_server.embedded import PostgresAddress
+from tests.support.cloud_machine import python_of_rootfs, why_not
 from tests.support.server_process import TOKEN, ServerProcess
 from tests.support.until import soon_true
 
@@ -60,6 +63,20 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     Shelf(folder).digest()
     return folder / "bundles"
+
+
+@pytest.fixture
+def fitting(packed: Path) -> Path:
+    """Bundles, also for the Python of the machine."""
+    if why_not():
+        pytest.skip(why_not())
+    if python_of_rootfs() != "{}.{}".format(*sys.version_info[:2]):
+        try:
+            wheels.fetch(packed / "wheels", python_of_rootfs(), {"aarch64": "arm64"}.get(platform.machine(), "x86_64"))
+        except BundleError as error:
+            pytest.skip(f"the machine has Python {python_of_rootfs()}: {error}")
+        Shelf(packed.parent).digest()
+    return packed
 
 
 @asynccontextmanager

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from styx_server.bundle import BundleError, Shelf, wheels
 from styx_server.core.machines.offer import MachineSize
 from styx_server.core.machines.user_data import user_data
 from styx_server.embedded import PostgresAddress
 from tests.machines.conftest import home_at
-from tests.support.cloud_machine import cloud_machine, python_of_rootfs, why_not
+from tests.support.cloud_machine import cloud_machine
 from tests.support.until import soon
 
 _SOURCES = {"ec2": "DataSourceEc2", "gce": "DataSourceGCE"}
 SIZE = MachineSize(cpus_milli=2000, memory_bytes=8 << 30)
-
-
-@pytest.fixture
-def fitting(packed: Path) -> Path:
-    """Bundles, also for the Python of the machine."""
-    if why_not():
-        pytest.skip(why_not())
-    if python_of_rootfs() != "{}.{}".format(*sys.version_info[:2]):
-        try:
-            wheels.fetch(packed / "wheels", python_of_rootfs(), {"aarch64": "arm64"}.get(platform.machine(), "x86_64"))
-        except BundleError as error:
-            pytest.skip(f"the machine has Python {python_of_rootfs()}: {error}")
-        Shelf(packed.parent).digest()
-    return packed
 
 
 @pytest.mark.parametrize("cloud", ["ec2", "gce"])

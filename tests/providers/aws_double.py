@@ -9,6 +9,7 @@ Each double is an account of its own, so nothing has to be reset. A hand on the 
     fail(action, code, message, status, times, **parameters)   the next such calls are refused, in EC2's own form
     lose_answer(action, times)      the next such calls are carried out, and the connection breaks before the answer
     hang(action, times)             the next such calls are carried out, and their answers held until `let_go()`
+    away                            while it is set nothing is carried out, and connections break
     interrupt(cloud_id)             EC2 takes a spot machine back
     stop(cloud_id)                  somebody stops a machine by hand
     forget_tags(cloud_id)           an ended machine loses its tags, as it does some time after its end
@@ -154,6 +155,7 @@ class AwsDouble:
         self.account = str(next(_accounts))
         self.calls: list[Call] = []
         self.images: dict[str, str] = {}
+        self.away = False
         self._delays = delays
         self._moto = BotocoreStubber()
         # moto is not made for threads.
@@ -490,7 +492,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer = self.double.answer(dict(self.headers.items()), self.path, body)
+        answer = None if self.double.away else self.double.answer(dict(self.headers.items()), self.path, body)
         if answer is None:
             self.close_connection = True
             return

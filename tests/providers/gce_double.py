@@ -4,7 +4,7 @@ For tests of the provider, and for tests from boot to agent: `GceDouble()` liste
 `startup_script(name)` give what a machine was told to do at boot, `metadata(name)` all of it; `ledger` has every
 machine ever made. Bodies are read by Google's own message classes, so a misspelt field is refused as Google would.
 What happens on the other side of the counter are methods: `refuse_call`, `refuse_order`, `lose_answers`,
-`hold_orders`, `preempt`, `stop`, `plant`, `settle`.
+`hold_orders`, `preempt`, `stop`, `plant`, `settle`. While `away` is set nothing is carried out, and connections break.
 
 Time is not the clock's but that of looks and of `settle`: an order is done at the second look at it, a machine runs
 and a deletion is done with `settle`.
@@ -76,6 +76,7 @@ class GceDouble:
         self.services_off: set[str] = set()
         self.unreachable: set[str] = set()
         self.held_orders = 0
+        self.away = False
         self._lock = threading.RLock()
         self._instances: dict[tuple[str, str], Json] = {}
         self._operations: dict[tuple[str, str], Json] = {}
@@ -194,6 +195,8 @@ class GceDouble:
         """One call."""
         parts = urlsplit(target)
         query = dict(parse_qsl(parts.query))
+        if self.away:
+            raise LostError
         with self._lock:
             self.calls.append((method, parts.path, query))
             self._scripted(method, parts.path)

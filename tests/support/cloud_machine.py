@@ -148,11 +148,15 @@ class CloudMachine:
         """A file that was written on it."""
         return (self.upper / name).read_text()
 
-    def close(self) -> None:
-        """Pulls the plug."""
+    def pull_plug(self) -> None:
+        """Ends whatever runs on it."""
         for process in self._processes:
             process.kill()
             process.wait()
+
+    def close(self) -> None:
+        """Pulls the plug, and takes the cable away."""
+        self.pull_plug()
         subprocess.run(["ip", "netns", "del", self._name], check=False, capture_output=True)
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,15 @@ TOKEN = "styx_admin_of_a_test"
 
 
 class ServerProcess:
-    """One data folder and the server in it."""
+    """One data folder and the server in it.
+
+    Attributes:
+        environment: variables of the next start, beside what every program needs.
+    """
 
     def __init__(self, folder: Path, database_url: str, *flags: str) -> None:
         self.folder = folder
+        self.environment: Mapping[str, str] = {}
         self.log = folder / "server.log"
         self._flags = ["--database-url", database_url, "--data-dir", str(folder), "--admin-token", TOKEN, *flags]
         self.process: subprocess.Popen[bytes] | None = None
@@ -38,7 +43,7 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "styx_server", *words, *self._flags],
                 cwd=ROOT,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
