@@ -43,6 +43,7 @@ class Settings:
         tls_key: PEM file with the key.
         admin_token: an administrator's token that is chosen instead of made.
         providers: who machines are rented from; none: nobody.
+        deployment_id: of the database that this server is meant for; for servers that rent from a database of others.
         provider_tables: what the file says of each, by name.
         lease_scale: all times of the lease are multiplied by it, from 0.05 to 1; every replica must have the same.
     """
@@ -66,6 +67,7 @@ class Settings:
     log_level: str = "info"
     die_with_parent: bool = False
     providers: tuple[str, ...] = ()
+    deployment_id: str = ""
     provider_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -93,6 +95,7 @@ _HELP: Final[dict[str, str]] = {
     "log_format": "console, json, or auto: console on a terminal (default auto)",
     "log_level": "debug, info, warning or error (default info)",
     "providers": f"who machines are rented from, with commas: {', '.join(NAMES)} (default: nobody)",
+    "deployment_id": "the database that this server is meant for, when it is to rent and another server rented from it",
     "die_with_parent": "stop in order when the parent process ends",
 }
 _FLAGS: Final = ("unsafe_database", "insecure", "die_with_parent")

@@ -31,6 +31,7 @@ from styx_server.machinery import Rental
 from styx_server.providers.registry import REMOTE, BadProviderSettings, make_provider, regions_of
 from styx_server.services.identity import Identity
 from styx_server.services.leadership import replica_number
+from styx_server.services.machines.belonging import NotOurs, claim_deployment
 from styx_server.services.machines.intents import Reach
 from styx_server.store.database import Database
 from styx_server.store.opening import DatabaseUnusable, open_database
@@ -78,11 +79,25 @@ async def serve(settings: Settings) -> None:
         row = await database.fetch_row("get_deployment")
         assert row is not None
         identity = Identity(deployment_id=UUID(str(row["id"])), replica_id=replica_id, address=address)
+        await _belong(settings, database, str(row["id"]))
         rental = _rental(settings)
         for provider in rental.providers.values():
             stack.push_async_callback(provider.close)
         app = App(database, identity, LeaseTerms.scaled(settings.lease_scale), rental)
         await _run(settings, app, embedded, stop)
+
+
+async def _belong(settings: Settings, database: Database, deployment_id: str) -> None:
+    """Does not rent for a deployment that this server was not meant for."""
+    remote = [name for name in settings.providers if name in REMOTE]
+    row = await database.fetch_row("has_rented", providers=remote) if remote else None
+    if row is None:
+        return
+    file = settings.data_dir / "deployment.id"
+    try:
+        claim_deployment(deployment_id, rented=row["rented"], said=settings.deployment_id, file=file)
+    except NotOurs as error:
+        raise StartError(str(error)) from None
 
 
 def _rental(settings: Settings) -> Rental:

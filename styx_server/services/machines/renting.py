@@ -155,7 +155,9 @@ class Renting:
         # An earlier call with the same key may have made it, so even a definite no is no longer one.
         gives_up = row["age_seconds"] >= self._terms.give_up
         if rule.repeats and not gives_up:
-            await self._postpone(row, words, error.retry_after_seconds)
+            # Not beyond the time at which it is given up: tasks wait for it.
+            left = max(self._terms.first_pause, self._terms.give_up - row["age_seconds"])
+            await self._postpone(row, words, error.retry_after_seconds, most=left)
             return
         await self._memory.refused(offer, error)
         refused = (
@@ -185,8 +187,11 @@ class Renting:
         # Asked again until it is confirmed: a call that was accepted may still have been for nothing.
         await self._postpone(row, {"reason": row["reason"], "message": row["message"]}, None)
 
-    async def _postpone(self, row: Row, words: Mapping[str, str], seconds: float | None) -> None:
-        pause = min(self._terms.longest_pause, self._terms.first_pause * 2 ** min(row["calls"], 20))
+    async def _postpone(
+        self, row: Row, words: Mapping[str, str], seconds: float | None, *, most: float | None = None
+    ) -> None:
+        longest = self._terms.longest_pause if most is None else min(most, self._terms.longest_pause)
+        pause = min(longest, self._terms.first_pause * 2 ** min(row["calls"], 20))
         wait = max(seconds or 0.0, pause * (0.75 + jitter() / 2))
         await self._database.fetch_row("postpone_call", id=row["id"], seconds=wait, **words)
 

@@ -204,6 +204,10 @@ select provider, region,
     extract(epoch from now() - list_time)::float8 as since_seconds
 from cloud_scopes;
 
+-- name: has_rented
+-- Whether machines of other computers were ever rented from this database.
+select exists (select from cloud_scopes where provider = any(:providers::text[])) as rented;
+
 -- name: known_machines
 -- Instances of a region that have not ended, and those of these keys that have.
 select id, state, key, cloud_id, instances.agent_id, offer, calls, missed,
