@@ -40,6 +40,7 @@ class OneOffer:
 
     offer: Offer = OFFER
     has: bool = True
+    refused: str = ""
     asked: list[int] = field(default_factory=list)
 
     def cover(self, shape: Shape, pool: PoolSpec, count: int, room: Room) -> Choice:
@@ -57,6 +58,10 @@ class OneOffer:
     def any_of(self, pool: PoolSpec) -> Choice:
         del pool
         return Choice(offers=[self.offer] if self.has else [], words="")
+
+    def tried(self, shape: Shape, pool: PoolSpec) -> str:
+        del pool, shape
+        return self.refused
 
 
 def standing(number: int = 1, state: InstanceState = S.READY, **changes: Any) -> Standing:
@@ -84,6 +89,12 @@ def test_what_is_on_its_way_counts_as_if_it_were_there(state: InstanceState) -> 
     assert len(result.rents) == 1
     assert result.words[ONE_CORE] == "i1, two in p/r/z for $0.0001/h is on the way; renting"
     assert plan([wants(2)], [standing(state=state)]).rents == []
+
+
+def test_who_waits_for_a_machine_that_is_on_its_way_is_told_what_was_refused_before() -> None:
+    result = plan([wants(1)], [standing(state=S.LAUNCHED)], refused="tried before: elsewhere")
+    assert result.words[ONE_CORE] == "i1, two in p/r/z for $0.0001/h is on the way; tried before: elsewhere"
+    assert not result.hopeless
 
 
 def test_one_that_has_just_joined_is_given_time_to_take_its_first_work() -> None:

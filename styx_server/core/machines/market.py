@@ -76,6 +76,13 @@ class OfferMarket:
         found = rank([needs], self._book, self._why, most=1)
         return Choice(offers=[choice.offer for choice in found.choices], words=found.sentence())
 
+    def tried(self, shape: Shape, pool: PoolSpec) -> str:
+        """What was refused lately where tasks of this shape could have run, in words."""
+        try:
+            return self._tried(alternatives_of(shape, pool, arch=self._arch))
+        except Contradiction:
+            return ""
+
     def _why(self, offer: Offer) -> Block | None:
         return self._blocks.why(offer, self._now)
 

@@ -128,6 +128,10 @@ class Market(Protocol):
         """The cheapest machine that the pool may have, whatever it is for."""
         ...
 
+    def tried(self, shape: Shape, pool: PoolSpec) -> str:
+        """What was refused lately where tasks of this shape could have run, for people; empty: nothing."""
+        ...
+
 
 @dataclass(slots=True)
 class Room:
@@ -189,6 +193,8 @@ def _meet(demand: Demand, spec: PoolSpec, coming: list[_Bin], room: Room, market
     if on_the_way:
         plan.words[shape] = _coming(on_the_way)
     if not left or (demand.possible and demand.waited_seconds < _BUSY_SECONDS):
+        if on_the_way and (tried := market.tried(shape, spec)):
+            _say(plan, shape, tried, len(on_the_way))
         return
     if demand.vain:
         _say(plan, shape, demand.vain, len(on_the_way))
