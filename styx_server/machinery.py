@@ -65,10 +65,12 @@ class Rental:
 
     Attributes:
         regions: for each provider, where machines may be rented; none: wherever it has offers.
+        machine_types: for some providers, which types may be rented, with `*` for anything; none: all.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     regions: Mapping[str, Collection[str]] = field(default_factory=dict)
+    machine_types: Mapping[str, Collection[str]] = field(default_factory=dict)
     terms: MachineTerms = field(default_factory=MachineTerms)
 
 
@@ -126,7 +128,7 @@ def build_machinery(around: Around, deployment_id: UUID, rental: Rental) -> Mach
     """What rents from these providers, at their own prices."""
     refusals = Refusals(around.database, around.clock)
     regions = {name: rental.regions.get(name, ()) for name in rental.providers}
-    catalog = Catalog(around.database, around.clock, regions=regions)
+    catalog = Catalog(around.database, around.clock, regions=regions, machine_types=rental.machine_types)
     shopping = Shopping(rental.providers, catalog, refusals, around.clock)
     world = World(
         deployment_id=deployment_id,

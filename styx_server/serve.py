@@ -28,7 +28,7 @@ from styx_server.core.machines.terms import MachineTerms
 from styx_server.embedded import EmbeddedPostgres
 from styx_server.ids import new_secret, new_uuid
 from styx_server.machinery import Rental
-from styx_server.providers.registry import REMOTE, BadProviderSettings, make_provider, regions_of
+from styx_server.providers.registry import REMOTE, BadProviderSettings, make_provider, regions_of, types_of
 from styx_server.services.identity import Identity
 from styx_server.services.leadership import replica_number
 from styx_server.services.machines.belonging import NotOurs, claim_deployment
@@ -115,6 +115,7 @@ def _rental(settings: Settings) -> Rental:
     return Rental(
         providers=providers,
         regions={name: regions_of(name, tables.get(name, {})) for name in providers},
+        machine_types={name: types_of(name, tables.get(name, {})) for name in providers},
         terms=MachineTerms.scaled(settings.lease_scale),
     )
 

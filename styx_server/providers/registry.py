@@ -66,6 +66,11 @@ def regions_of(name: str, said: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, said.get("regions", ()))) if name in {"aws", "gcp"} else ()
 
 
+def types_of(name: str, said: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which types may be rented from a provider, with `*` for anything; none: all that it has."""
+    return tuple(map(str, said.get("machine_types", ()))) if name == "aws" else ()
+
+
 def read_settings(kind: type[T], said: Mapping[str, Any], name: str) -> T:
     """The settings of a provider from its table.
 

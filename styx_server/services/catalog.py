@@ -8,10 +8,13 @@ Next: `catalog_csv.py`, the files; `core/machines/choose.py`, which picks from t
 from __future__ import annotations
 
 import asyncio
+import fnmatch
+import re
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -125,12 +128,25 @@ class Catalog:
 
     Args:
         regions: for each provider that is configured, where machines may be rented; none: wherever it has offers.
+        machine_types: for some of them, which types may be rented, with `*` for anything, also of the seed; none: all.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, regions: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        regions: Mapping[str, Collection[str]],
+        machine_types: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         self._database = database
         self._clock = clock
         self._regions = regions
+        self._machine_types = {
+            name: re.compile("|".join(map(fnmatch.translate, patterns)))
+            for name, patterns in machine_types.items()
+            if patterns
+        }
         self._shelf = _Shelf(book=OfferBook(), sources=(), parts={})
         self._reading = asyncio.Lock()
 
@@ -269,9 +285,14 @@ class Catalog:
         if part is not None and part[0] == _version(source):
             return part
         regions = self._regions[source.provider]
+        types = self._machine_types.get(source.provider)
         offers: list[Offer] = []
         async for entries in self._stored(source.provider):
-            offers += offers_of(entry for entry in entries if not regions or entry.place.region in regions)
+            offers += offers_of(
+                entry
+                for entry in entries
+                if (not regions or entry.place.region in regions) and (types is None or types.match(entry.machine_type))
+            )
         return _version(source), offers
 
     async def _stored(self, provider: str) -> AsyncIterator[list[CatalogEntry]]:

@@ -106,6 +106,15 @@ async def test_configured_providers_start_with_the_seed_and_others_with_nothing(
     assert all(offer.estimate for offer in book.offers)
 
 
+async def test_of_the_seed_too_only_those_types_are_offered_that_the_operator_allows(store: Database) -> None:
+    allowed = {"aws": ("m5.large", "g4dn.*")}
+    catalog = Catalog(store, SystemClock(), regions={"aws": ("us-east-1",)}, machine_types=allowed)
+    await catalog.plant()
+    found = {offer.machine_type for offer in (await catalog.book()).offers}
+    assert {"m5.large", "g4dn.xlarge"} <= found
+    assert all(name == "m5.large" or name.startswith("g4dn.") for name in found)
+
+
 async def test_several_servers_plant_one_seed(store: Database) -> None:
     await asyncio.gather(*(a_catalog(store, "aws", "gcp").plant() for _ in range(4)))
     catalog = a_catalog(store, "aws", "gcp")
