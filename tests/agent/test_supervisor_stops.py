@@ -49,11 +49,17 @@ def test_a_command_that_exits_by_itself_when_stopped_keeps_its_code(supervisor: 
     assert (outcome["kind"], outcome["exit_code"]) == ("CANCELLED", 9)
 
 
+def _sleeps(tag: str) -> None:
+    """Waits until the shell's child has become `sleep`: a SIGTERM before that may be lost between fork and exec."""
+    until(lambda: len(sleepers(tag)) == 1, "it sleeps")
+
+
 def test_a_stopped_tree_can_be_stopped_for_good(supervisor: SupervisorDriver, tag: str) -> None:
     fence = supervisor.start(f"trap 'exit 5' TERM; sleep {tag} & echo $$; kill -STOP $$; wait")
     supervisor.written(fence, 2)
     stat = Path(f"/proc/{int(supervisor.output(fence))}/stat")
     until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it has stopped itself")
+    _sleeps(tag)
     supervisor.stop(fence)
     outcome = supervisor.outcome(fence)
     assert (outcome["kind"], outcome["exit_code"]) == ("CANCELLED", 5)
@@ -63,6 +69,7 @@ def test_a_stopped_tree_can_be_stopped_for_good(supervisor: SupervisorDriver, ta
 def test_a_stop_during_setup_works(supervisor: SupervisorDriver, tag: str) -> None:
     fence = supervisor.start("echo never", setup=f"echo up; sleep {tag}")
     supervisor.written(fence, 3)
+    _sleeps(tag)
     supervisor.stop(fence)
     assert supervisor.outcome(fence)["kind"] == "CANCELLED"
     assert supervisor.output(fence) == b"up\n"
