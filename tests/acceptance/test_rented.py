@@ -38,7 +38,9 @@ def a_cloud(*kills: str) -> Iterator[Stack]:
         with running_stack(Path(folder) / "data", *CLOUD, env=armed if kills else {}) as stack:
             stack.good("pool", "update", "default", "--idle", "1s")
             yield stack
-            assert {path.name for path in marks.iterdir()} == set(kills)
+            reached = {path.name for path in marks.iterdir()}
+            # An agent that was removed ends, and a machine of this cloud with it: perhaps before it is released.
+            assert set(kills) - reached <= {"server.release.asking", "server.release.answered"}
 
 
 def instances(stack: Stack) -> list[dict[str, Any]]:

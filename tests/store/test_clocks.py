@@ -16,6 +16,7 @@ ABOUT_TIMES = {
     "retiring_agents": "operators give deadlines",
     "due_instances": "a call that costs money is made again after a while; too soon or too late, its key is the same",
     "hasten_calls": "the same",
+    "forget_refused": "what never was a machine is kept for a while, for people to look at",
     "live_instances": "machines have a time at which they leave, and drains have deadlines",
     "known_machines": "an agent heard of lately keeps its machine, whatever a list says; a jump delays that",
     "note_strangers": "a machine that nobody knows is left alone for a while",
