@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -72,6 +73,7 @@ async def serve(settings: Settings) -> None:
                 stack.push_async_callback(embedded.stop)
         from styx_server.app import App
 
+        gc.freeze()  # what was loaded just now stays as well
         replica_id = new_uuid()
         address: dict[str, Any] = dict(embedded.dsn.arguments()) if embedded else {"dsn": settings.database_url}
         database = await _connect(settings, address, replica_id)
