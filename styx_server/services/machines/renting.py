@@ -152,7 +152,6 @@ class Renting:
             instance=row["id"], offer=str(offer), kind=error.kind.value, code=error.code, error=error.message,
         )  # fmt: skip
         words = {"reason": error.kind.value, "message": error.message}
-        # An earlier call with the same key may have made it, so even a definite no is no longer one.
         gives_up = row["age_seconds"] >= self._terms.give_up
         if rule.repeats and not gives_up:
             # Not beyond the time at which it is given up: tasks wait for it.
@@ -160,6 +159,7 @@ class Renting:
             await self._postpone(row, words, error.retry_after_seconds, most=left)
             return
         await self._memory.refused(offer, error)
+        # One that kept being repeated may have been carried out in an earlier call: its last no is not definite.
         refused = (
             rule.fate_known
             and not rule.repeats
